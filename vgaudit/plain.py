@@ -1,0 +1,75 @@
+"""Values as plain JSON, and hostile names as plain text.
+
+Results leave the worker and enter a report through ``to_plain``; names out of a
+model file enter a sentence through ``visible``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+NAME_LENGTH = 120
+"""The longest name a sentence shows."""
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+
+
+def to_plain(value: Any) -> Any:
+    """Returns a value as dicts, lists, strings, numbers, booleans and None.
+
+    Dataclasses become dicts of their fields, tuples become lists. Numbers that
+    JSON cannot spell become the strings ``"nan"``, ``"inf"`` and ``"-inf"``, and
+    lone surrogates in a string (a file name may hold them) are written out.
+
+    Raises:
+        TypeError: a value of another type, such as a tensor, was passed.
+    """
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return _utf8(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {_utf8(str(key)): to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} is not a plain value")
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Returns a value as strict JSON in ASCII, on one line without ``indent``.
+
+    Raises:
+        TypeError: a value of another type, such as a tensor, was passed.
+    """
+    return json.dumps(to_plain(value), allow_nan=False, indent=indent)
+
+
+def visible(text: str, *, length: int = NAME_LENGTH) -> str:
+    r"""Returns text on one line, with nothing hidden in it, shortened in the middle.
+
+    Control characters, escape sequences, line separators and the marks that turn
+    the direction of writing are spelled as ``\x1b``, ``\n``, ``\u202e``.
+    """
+    if len(text) > length:
+        head = (length - 1) * 2 // 3
+        text = f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        ch.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(ch) in _HIDDEN
+        else ch
+        for ch in text
+    )
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

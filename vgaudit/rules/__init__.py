@@ -1,0 +1,72 @@
+"""The rules, one file each, in one table.
+
+A rule is added by its file and its line in ``RULES``; two rules with one code or
+one name are an error at import.
+"""
+
+from __future__ import annotations
+
+from vgaudit.rules.dead_units import DeadUnits
+from vgaudit.rules.disconnected_parameter import DisconnectedParameter
+from vgaudit.rules.exploding_activation import ExplodingActivation
+from vgaudit.rules.exploding_gradient import ExplodingGradient
+from vgaudit.rules.exploding_step import ExplodingStep
+from vgaudit.rules.incomplete_weights import IncompleteWeights
+from vgaudit.rules.nonfinite_gradient import NonfiniteGradient
+from vgaudit.rules.nonfinite_weight import NonfiniteWeight
+from vgaudit.rules.precision_underflow import PrecisionUnderflow
+from vgaudit.rules.rule import Example, Rule, Training
+from vgaudit.rules.saturated_activation import SaturatedActivation
+from vgaudit.rules.skipped_data import SkippedData
+from vgaudit.rules.stalled_update import StalledUpdate
+from vgaudit.rules.suspicious_archive_member import SuspiciousArchiveMember
+from vgaudit.rules.uncalibrated_normalization import UncalibratedNormalization
+from vgaudit.rules.uninformative_loss import UninformativeLoss
+from vgaudit.rules.unnormalized_input import UnnormalizedInput
+from vgaudit.rules.vanishing_decay import VanishingDecay
+from vgaudit.rules.vanishing_gradient import VanishingGradient
+from vgaudit.rules.zero_gradient import ZeroGradient
+
+__all__ = ["RULES", "Example", "Rule", "Training", "table"]
+
+
+def table(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """Returns the rules in order of their codes.
+
+    Raises:
+        ValueError: two of them have the same code or the same name.
+    """
+    for attribute in ("code", "name"):
+        seen: dict[str, Rule] = {}
+        for rule in rules:
+            key = getattr(rule, attribute)
+            if key in seen:
+                both = f"{type(seen[key]).__name__} and {type(rule).__name__}"
+                raise ValueError(f"{both} have the same {attribute}: {key}")
+            seen[key] = rule
+    return tuple(sorted(rules, key=lambda rule: rule.code))
+
+
+RULES: tuple[Rule, ...] = table(
+    (
+        NonfiniteWeight(),
+        IncompleteWeights(),
+        SuspiciousArchiveMember(),
+        UncalibratedNormalization(),
+        VanishingGradient(),
+        VanishingDecay(),
+        ZeroGradient(),
+        DisconnectedParameter(),
+        StalledUpdate(),
+        PrecisionUnderflow(),
+        NonfiniteGradient(),
+        ExplodingGradient(),
+        ExplodingStep(),
+        ExplodingActivation(),
+        SaturatedActivation(),
+        DeadUnits(),
+        SkippedData(),
+        UninformativeLoss(),
+        UnnormalizedInput(),
+    )
+)

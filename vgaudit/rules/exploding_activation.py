@@ -1,0 +1,112 @@
+"""VG203: the forward signal grows without bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vgaudit.findings import Finding, Fix
+from vgaudit.flow import Audit, LayerFlow, Moments
+from vgaudit.plain import visible
+from vgaudit.rules.examples import activation, chain
+from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.wording import number
+
+_HUGE = Moments(mean=0.0, std=1e7, min=-5e7, max=5e7)
+_LARGE = Moments(mean=0.0, std=1e5, min=-5e5, max=5e5)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplodingActivation(Rule):
+    """The signal grows by orders of magnitude from the first layers to the last.
+
+    What it measures:
+        The root mean square of the input of each activation, against the first one
+        of the forward pass; and its standard deviation as it stands.
+
+    Why it matters:
+        A forward signal that multiplies with depth ends in infinity in float16, in
+        a loss of 10⁶ in float32, and in saturated units wherever a bounded
+        activation follows.
+
+    False alarms:
+        A regression whose targets are that large.
+
+    Treatments:
+        An initialisation with unit gain, normalization, residual branches that are
+        scaled down with depth; inputs scaled to unit variance.
+
+    References:
+        He et al. 2015, “Delving deep into rectifiers”; De and Smith 2020, “Batch
+        normalization biases residual blocks towards the identity function”.
+    """
+
+    growth: float = threshold(1e4, "times the first activation's input; above it")
+    std: float = threshold(1e6, "standard deviation of an activation's input; above it")
+
+    code: ClassVar[str] = "VG203"
+    name: ClassVar[str] = "exploding-activation"
+    transport: ClassVar[bool] = True
+    FIRES: ClassVar[tuple[Example, ...]] = (
+        Example(
+            "a hundred thousand times the first",
+            activation(chain(kind="relu"), "layers.9", input=_LARGE),
+            "warning",
+        ),
+        Example(
+            "ten million at the first activation already",
+            activation(chain((-0.3, 0.0), kind="relu"), "layers.1", input=_HUGE),
+            "warning",
+        ),
+    )
+    QUIET: ClassVar[tuple[Example, ...]] = (
+        Example("a signal of even size", chain(kind="relu")),
+        Example("a model without activations", chain((0.0,))),
+    )
+
+    def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
+        """Yields one finding, for the activation with the largest input."""
+        seen = [
+            (x, _rms(x.activation.input)) for x in audit.flow.layers if x.activation
+        ]
+        first = next((rms for _, rms in seen if rms > 0), None)
+        if first is None:
+            return
+        layer, largest = max(seen, key=lambda pair: _order(pair[1]))
+        grown = largest / first
+        std = layer.activation.input.std if layer.activation else 0.0
+        if grown > self.growth or std > self.std or not math.isfinite(largest):
+            yield self._finding(layer, largest, grown)
+
+    def _finding(self, layer: LayerFlow, largest: float, grown: float) -> Finding:
+        by_growth = grown > self.growth
+        return Finding(
+            code=self.code,
+            name=self.name,
+            level="warning",
+            layer=layer.path,
+            layers=(layer.path,),
+            message=(
+                f"the signal reaches a root mean square of {number(largest)} at "
+                f"{visible(layer.path)}, {number(grown)} times that of the first "
+                "activation"
+            ),
+            value=grown if by_growth else largest,
+            limit=self.growth if by_growth else self.std,
+            unit="times" if by_growth else "root mean square",
+            fix=Fix(
+                command="vgaudit explain VG203",
+                text="normalise, or initialise with unit gain",
+            ),
+            source=layer.source,
+        )
+
+
+def _rms(moments: Moments) -> float:
+    return math.hypot(moments.mean, moments.std)
+
+
+def _order(rms: float) -> float:
+    return math.inf if math.isnan(rms) else rms

@@ -1,0 +1,120 @@
+"""VG301: units that sit on the rails of their activation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vgaudit.findings import Finding, Fix, Level
+from vgaudit.flow import ActivationFlow, Audit, LayerFlow
+from vgaudit.plain import visible
+from vgaudit.rules.examples import activation, chain
+from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.wording import number, percent
+
+
+def _rails(low: float, high: float, *, gate: bool = False) -> Audit:
+    return activation(
+        chain(), "layers.5", saturated_low=low, saturated_high=high, gate=gate
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SaturatedActivation(Rule):
+    """Most of a bounded activation's outputs sit on its rails.
+
+    What it measures:
+        The share of elements with |φ′(z)| < 0.05 · max|φ′|, over all batches, for
+        activations with two rails (sigmoid, tanh, softsign, hardtanh, …). It comes
+        from the derivative itself, so it needs no table of input ranges, and tells
+        the low rail from the high one.
+
+    Why it matters:
+        Where the slope is gone, so is the gradient of everything below, whatever
+        the weights. Both rails at once mean weights that are too large; one rail
+        means a bias or a shifted input.
+
+    False alarms:
+        Gates (squeeze-excitation, GLU, LSTM) are meant to open and close; they get
+        a warning at most, and late. The last sigmoid of a trained classifier is
+        saturated where it is certain.
+
+    Treatments:
+        Smaller weights or a rescaled initialisation; normalization before the
+        activation; the logits instead of the probabilities in the loss
+        (`binary_cross_entropy_with_logits`).
+
+    References:
+        Glorot and Bengio 2010, “Understanding the difficulty of training deep
+        feedforward neural networks”; Rakitianskaia and Engelbrecht 2015, “Measuring
+        saturation in neural networks”.
+    """
+
+    warning: float = threshold(0.5, "share of saturated elements; at or above it")
+    error: float = threshold(0.75, "share of saturated elements; at or above it")
+    gate_warning: float = threshold(0.9, "share for a gate; at or above it a warning")
+
+    code: ClassVar[str] = "VG301"
+    name: ClassVar[str] = "saturated-activation"
+    FIRES: ClassVar[tuple[Example, ...]] = (
+        Example("both rails, four fifths", _rails(0.3, 0.5), "error"),
+        Example("three fifths", _rails(0.0, 0.6), "warning"),
+        Example("a gate that is shut", _rails(0.95, 0.0, gate=True), "warning"),
+    )
+    QUIET: ClassVar[tuple[Example, ...]] = (
+        Example("two percent", chain()),
+        Example("a gate that works", _rails(0.4, 0.45, gate=True)),
+        Example(
+            "a ReLU has no rails",
+            activation(chain(kind="relu"), "layers.5", saturated_low=0.95),
+        ),
+    )
+
+    def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
+        """Yields one finding for each saturated activation call."""
+        for layer in audit.flow.layers:
+            stats = layer.activation
+            if stats is not None and stats.bounded:
+                verdict = self._verdict(stats)
+                if verdict is not None:
+                    yield self._finding(layer, stats, *verdict)
+
+    def _verdict(self, stats: ActivationFlow) -> tuple[Level, float] | None:
+        if stats.gate:
+            gate = stats.saturated >= self.gate_warning
+            return ("warning", self.gate_warning) if gate else None
+        if stats.saturated >= self.error:
+            return "error", self.error
+        if stats.saturated >= self.warning:
+            return "warning", self.warning
+        return None
+
+    def _finding(
+        self, layer: LayerFlow, stats: ActivationFlow, level: Level, limit: float
+    ) -> Finding:
+        what = f"{stats.kind} gate" if stats.gate else stats.kind
+        return Finding(
+            code=self.code,
+            name=self.name,
+            level=level,
+            layer=layer.path,
+            layers=(layer.path,),
+            message=(
+                f"{percent(stats.saturated)} of the {what} {visible(layer.path)} is "
+                f"saturated: high rail {percent(stats.saturated_high)}, low rail "
+                f"{percent(stats.saturated_low)} (limit {percent(limit)})"
+            ),
+            value=stats.saturated,
+            limit=limit,
+            unit="share",
+            evidence=(
+                f"its input has mean {number(stats.input.mean)} and standard deviation "
+                f"{number(stats.input.std)}",
+            ),
+            fix=Fix(
+                command="vgaudit explain VG301",
+                text="smaller weights, or normalization before the activation",
+            ),
+            source=layer.source,
+        )

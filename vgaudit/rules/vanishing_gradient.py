@@ -1,0 +1,246 @@
+"""VG101: the gradient is lost on its way to the input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from vgaudit.findings import Finding, Fix, Level
+from vgaudit.flow import Audit, BranchFlow, GradientFlow, Interval, LayerFlow
+from vgaudit.plain import visible
+from vgaudit.rules.budget import sentence
+from vgaudit.rules.examples import HEALTHY, around, chain, having
+from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.wording import count, decades, number, place, span
+
+LOST = (-9.6, -8.0, -6.1, -4.0, -2.0, 0.0)
+BRANCH = BranchFlow(
+    name="block.0 … block.6",
+    entry="stem",
+    exit="add",
+    layers=("block.0", "block.2", "block.4", "block.6"),
+    offset=around(-6.0),
+    decay=around(-5.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VanishingGradient(Rule):
+    """The gradient reaches the first layers too small to train them.
+
+    What it measures:
+        The transport of the trunk, a = log₁₀(‖δ‖ at the output of the deepest
+        weight layer / ‖δ‖ at the output of the network), in decades, as the L2
+        norm per sample over several batches. The trunk is the chain of tensors
+        through which everything from input to output passes. A chain of weight
+        layers beside the trunk is judged by its own decay, from its last layer to
+        its first; what only sets it off from the trunk by a constant is no defect.
+        Because both norms come from one backward pass, the figure does not depend
+        on the scale of the loss, its reduction or the size of the batch.
+
+    Why it matters:
+        SGD's step scales with the gradient: a layer whose gradient is a thousand
+        times smaller learns a thousand times slower, and stands still beside the
+        last layers. Adam divides by the size of the gradient and bears more, until
+        its ε takes over.
+
+    False alarms:
+        Wide nets lose up to about three decades by width alone (the same gradient
+        is spread over more elements) and train; the limits lie below that. A net
+        that is scanned in eval mode with statistics that were never updated is
+        reported as VG004 instead.
+
+    Treatments:
+        Saturated sigmoid or tanh units: a rescaled initialisation or normalization
+        before the activation. Slopes below one: an activation with unit slope, or
+        a skip connection around each block. A smooth decay with a living forward
+        signal: an optimizer that normalises each layer's step. Where the output
+        hardly depends on the input, the forward signal is lost first: rescale the
+        weights before anything else.
+
+    References:
+        Hochreiter 1991; Bengio, Simard and Frasconi 1994; Glorot and Bengio 2010,
+        “Understanding the difficulty of training deep feedforward neural networks”;
+        Schoenholz et al. 2017, “Deep information propagation”.
+    """
+
+    sgd_error: float = threshold(-3.25, "decades; below it an error under SGD")
+    adam_warning: float = threshold(-3.25, "decades; below it a warning under Adam")
+    adam_error: float = threshold(-4.15, "decades; below it an error under Adam")
+    branch_layers: int = threshold(4, "weight layers from which a branch is judged")
+    collapse: float = threshold(
+        1e-3, "relative spread of the output over samples; below it forward collapse"
+    )
+
+    code: ClassVar[str] = "VG101"
+    name: ClassVar[str] = "vanishing-gradient"
+    transport: ClassVar[bool] = True
+    FIRES: ClassVar[tuple[Example, ...]] = (
+        Example("a deep sigmoid net under SGD", chain(LOST), "error"),
+        Example("the same under Adam", chain(LOST), "error", Training("adam")),
+        Example(
+            "four decades under SGD",
+            chain((-4.0, -2.0, -1.0, 0.0), kind="relu"),
+            "error",
+        ),
+        Example(
+            "four decades under Adam",
+            chain((-4.0, -2.0, -1.0, 0.0), kind="relu"),
+            "warning",
+            Training("adam"),
+        ),
+        Example(
+            "an interval across the limit is unclear",
+            chain((-3.3, -2.0, -1.0, 0.0), spread=0.3),
+            "info",
+        ),
+        Example(
+            "a branch that decays beside a healthy trunk",
+            having(chain(HEALTHY), branches=(BRANCH,)),
+            "error",
+        ),
+    )
+    QUIET: ClassVar[tuple[Example, ...]] = (
+        Example("a net that trains", chain(HEALTHY)),
+        Example("three decades lost by width alone", chain((-3.0, -2.0, -1.0, 0.0))),
+        Example(
+            "a branch with a constant offset",
+            having(chain(HEALTHY), branches=(replace(BRANCH, decay=around(-0.4)),)),
+        ),
+        Example(
+            "a gradient that is exactly zero is VG103",
+            having(chain(HEALTHY), attenuation=around(-math.inf)),
+        ),
+        Example("no path was found", having(chain(HEALTHY), attenuation=None)),
+    )
+
+    def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
+        """Yields the trunk's loss, and each branch that decays."""
+        if audit.flow.attenuation is not None:
+            yield from self._trunk(audit.flow, audit.flow.attenuation, training)
+        for branch in audit.flow.branches:
+            if len(branch.layers) >= self.branch_layers:
+                yield from self._branch(branch, training)
+
+    def _trunk(
+        self, flow: GradientFlow, lost: Interval, training: Training
+    ) -> Iterator[Finding]:
+        verdict = self._verdict(lost, training)
+        if verdict is None:
+            return
+        starved = [x for x in flow.layers if _starved(x, verdict.limit)]
+        deepest = next((x for x in flow.layers if x.weighted and x.trunk), None)
+        first = starved[0] if starved else deepest
+        total = sum(layer.weighted for layer in flow.layers)
+        where = visible(first.path) if first else "the first layer"
+        text = (
+            f"between the output and {where} ({verdict.words}): "
+            f"{len(starved)} of {count(total, 'weight layer')} starved"
+        )
+        yield self._finding(
+            verdict,
+            [x.path for x in starved] or ([first.path] if first else []),
+            text,
+            evidence=tuple(self._evidence(flow, lost)),
+            first=first,
+        )
+
+    def _branch(self, branch: BranchFlow, training: Training) -> Iterator[Finding]:
+        verdict = self._verdict(branch.decay, training)
+        if verdict is None:
+            return
+        ends = f"{visible(branch.entry)} and joins it at {visible(branch.exit)}"
+        yield self._finding(
+            verdict,
+            branch.layers,
+            f"inside the branch {visible(branch.name)} ({verdict.words})",
+            evidence=(
+                f"the branch leaves the trunk at {ends}, {span(branch.offset)} decades "
+                "from it",
+            ),
+        )
+
+    def _finding(
+        self,
+        verdict: _Verdict,
+        layers: Sequence[str],
+        text: str,
+        *,
+        evidence: tuple[str, ...],
+        first: LayerFlow | None = None,
+    ) -> Finding:
+        return Finding(
+            code=self.code,
+            name=self.name,
+            level=verdict.level,
+            layer=place(layers),
+            layers=tuple(layers),
+            message=verdict.unclear
+            or f"{decades(-verdict.lost.value)} decades are lost {text}",
+            value=verdict.lost.value,
+            limit=verdict.limit,
+            unit="decades",
+            unclear=bool(verdict.unclear),
+            evidence=evidence,
+            fix=Fix(command="vgaudit explain VG101", text=_TREATMENT),
+            source=first.source if first else None,
+        )
+
+    def _verdict(self, lost: Interval, training: Training) -> _Verdict | None:
+        """Returns None where all is well, and where zero or NaN are others' business."""
+        limits: tuple[tuple[Level, float], ...] = (
+            (("error", self.sgd_error),)
+            if training.optimizer == "sgd"
+            else (("error", self.adam_error), ("warning", self.adam_warning))
+        )
+        if not math.isfinite(lost.value):
+            return None
+        for level, limit in limits:
+            words = f"limit {number(-limit)} under {training.optimizer}"
+            if lost.hi < limit:
+                return _Verdict(level, limit, lost, words)
+        for _, limit in limits:
+            if lost.lo < limit:
+                unclear = (
+                    f"unclear: {span(lost)} decades reach across the limit of "
+                    f"{number(limit)} under {training.optimizer}; more batches would "
+                    "narrow it"
+                )
+                return _Verdict("info", limit, lost, "", unclear)
+        return None
+
+    def _evidence(self, flow: GradientFlow, lost: Interval) -> Iterator[str]:
+        if lost.lo != lost.hi:
+            times = count(lost.n, "measurement")
+            yield f"attenuation {span(lost)} decades over {times}"
+        if budget := sentence(flow):
+            yield f"where it went: {budget}"
+        if (worst := flow.worst_step) is not None and worst.gain.value < 0:
+            name = visible(worst.layer or worst.name)
+            yield f"worst step: {name} ({decades(worst.gain.value)} decades)"
+        variation = flow.output_variation
+        if variation is not None and variation < self.collapse:
+            yield (
+                "the outputs hardly depend on the input (relative spread "
+                f"{number(variation)}): the forward signal has collapsed, and that "
+                "comes first: rescale the weights"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    level: Level
+    limit: float
+    lost: Interval
+    words: str
+    unclear: str = ""
+
+
+_TREATMENT = "normalise before each activation, use one with unit slope, or add skips"
+
+
+def _starved(layer: LayerFlow, limit: float) -> bool:
+    lost = layer.attenuation
+    return layer.weighted and lost is not None and lost.hi < limit
