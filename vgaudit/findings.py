@@ -1,0 +1,85 @@
+"""What the judgement says: findings, and the report that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vgaudit.flow import Audit, Source
+
+Level = Literal["error", "warning", "info"]
+Optimizer = Literal["sgd", "adam"]
+Status = Literal["pass", "fail", "inconclusive", "error"]
+
+LEVELS: tuple[Level, ...] = ("error", "warning", "info")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fix:
+    """A way out: a command to run, and what it does."""
+
+    command: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One statement of one rule about one place.
+
+    Attributes:
+        code: ``VG101``. name: ``vanishing-gradient``.
+        level: ``error``, ``warning`` or ``info``.
+        layer: path of the layer, a range ``a … b``, or empty for the model.
+        layers: every layer concerned, nearest the input first.
+        message: one sentence with the figures.
+        value, limit: what was measured and the threshold, in ``unit``.
+        unit: ``decades``, ``share``, …
+        unclear: the interval does not clear the threshold; level is ``info``.
+        evidence: further sentences.
+        fix: what to do, where a treatment is known.
+        source: line of code, where known.
+    """
+
+    code: str
+    name: str
+    level: Level
+    message: str
+    layer: str = ""
+    layers: tuple[str, ...] = ()
+    value: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    unclear: bool = False
+    evidence: tuple[str, ...] = ()
+    fix: Fix | None = None
+    source: Source | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Stable over runs: code and place, not figures."""
+        place = f"{self.code}\0{self.layer}"
+        return hashlib.sha256(place.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A judged audit: what every report format renders.
+
+    ``audit`` is None when the run failed before anything was measured; then
+    ``errors`` says why.
+    """
+
+    status: Status
+    exit_code: int
+    command: str
+    audit: Audit | None = None
+    findings: tuple[Finding, ...] = ()
+    errors: tuple[dict[str, object], ...] = ()
+    warnings: tuple[str, ...] = ()
+    optimizer: Optimizer = "sgd"
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    def count(self, level: Level) -> int:
+        """Returns how many findings have ``level``."""
+        return sum(finding.level == level for finding in self.findings)

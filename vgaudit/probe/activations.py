@@ -1,0 +1,154 @@
+"""Elementwise activations: their names, and their slope φ′(z) from autograd.
+
+The slope is taken from the derivative itself, so saturation means the same for
+every activation, a user's own included. For the common ones a closed form on
+the output is cheaper; the tests hold it against autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Slope = Callable[[Tensor, Tensor], Tensor]
+"""Returns φ′ from (z, φ(z)), elementwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What is known of an activation beforehand.
+
+    Attributes:
+        name: canonical name.
+        steepest: the z at which |φ′| is largest; splits the two rails.
+        slope_max: the largest |φ′|.
+        bounded: φ has two rails, so that it can saturate.
+        slope: closed form of φ′, or None to ask autograd.
+    """
+
+    name: str
+    steepest: float = 0.0
+    slope_max: float = 1.0
+    bounded: bool = False
+    slope: Slope | None = None
+
+
+def _step(z: Tensor, out: Tensor) -> Tensor:
+    return (out > 0).to(out.dtype)
+
+
+def _sigmoid(z: Tensor, out: Tensor) -> Tensor:
+    return out * (1 - out)
+
+
+def _tanh(z: Tensor, out: Tensor) -> Tensor:
+    return 1 - out * out
+
+
+_KNOWN = (
+    Activation("relu", slope=_step),
+    Activation("relu6", 3.0, bounded=True),
+    Activation("leaky_relu"),
+    Activation("prelu"),
+    Activation("rrelu"),
+    Activation("elu"),
+    Activation("selu", slope_max=1.7580993),
+    Activation("celu"),
+    Activation("gelu", 1.4142135, 1.1289042),
+    Activation("silu", 2.3993573, 1.0998393),
+    Activation("mish", 1.4906, 1.0885),
+    Activation("hardswish", 3.0, 1.5),
+    Activation("hardsigmoid", 0.0, 1 / 6, bounded=True),
+    Activation("hardtanh", bounded=True),
+    Activation("sigmoid", 0.0, 0.25, bounded=True, slope=_sigmoid),
+    Activation("logsigmoid"),
+    Activation("tanh", bounded=True, slope=_tanh),
+    Activation("softplus"),
+    Activation("softsign", bounded=True),
+    Activation("tanhshrink"),
+    Activation("hardshrink"),
+    Activation("softshrink"),
+    Activation("threshold"),
+    Activation("erf", 0.0, 1.1283792, bounded=True),
+    Activation("atan", bounded=True),
+    Activation("sin"),
+    Activation("cos"),
+    Activation("square", slope_max=float("inf")),
+    Activation("exp", slope_max=float("inf")),
+    Activation("clamp"),
+)
+KNOWN: dict[str, Activation] = {activation.name: activation for activation in _KNOWN}
+
+_ALIASES = {
+    "arctan": "atan",
+    "hard_tanh": "hardtanh",
+    "log_sigmoid": "logsigmoid",
+    "clamp_min": "clamp",
+    "clamp_max": "clamp",
+    "clip": "clamp",
+    "special_expit": "sigmoid",
+    "expit": "sigmoid",
+    "special_erf": "erf",
+}
+# Used for much else than as an activation: measured only inside a module that
+# is recognised as an activation of the user's own.
+_ORDINARY = frozenset({"exp", "sin", "cos", "square", "clamp", "erf", "threshold"})
+
+
+def canonical(function: Callable[..., Any]) -> Activation | None:
+    """Returns the activation that a torch function computes, if it is one."""
+    name = getattr(function, "__name__", "").rstrip("_")
+    name = _ALIASES.get(name, name)
+    return None if name in _ORDINARY else KNOWN.get(name)
+
+
+def is_inplace(
+    function: Callable[..., Any], kwargs: dict[str, Any], args: tuple[Any, ...]
+) -> bool:
+    """Tells whether a call of an activation writes over its input."""
+    name = getattr(function, "__name__", "")
+    if name.endswith("_") and not name.endswith("__"):
+        return True
+    return bool(kwargs.get("inplace")) or (
+        name not in _NO_INPLACE and any(argument is True for argument in args[1:])
+    )
+
+
+_NO_INPLACE = frozenset({"sigmoid", "tanh", "gelu", "softplus", "prelu", "rrelu"})
+
+
+def by_autograd(call: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Returns φ′(z) of an elementwise ``call`` at every element, by one backward."""
+    with torch.enable_grad():
+        leaf = z.detach().clone().requires_grad_()
+        out = call(leaf.clone())
+        (slope,) = torch.autograd.grad(out, leaf, torch.ones_like(out))
+    return slope
+
+
+def call_without_inplace(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[Tensor], Tensor]:
+    """Returns z ↦ φ(z) for a recorded call with its other arguments kept.
+
+    An in-place call is harmless: ``by_autograd`` hands it a fresh tensor.
+    """
+    rest = tuple(
+        argument.detach() if isinstance(argument, Tensor) else argument
+        for argument in args[1:]
+    )
+    name = getattr(function, "__name__", "")
+    if name == "prelu" and rest:
+        weight = rest[0]
+        return lambda z: F.prelu(z, weight)
+
+    def call(z: Tensor) -> Tensor:
+        result: Tensor = function(z, *rest, **kwargs)
+        return result
+
+    return call

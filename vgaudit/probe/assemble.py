@@ -1,0 +1,265 @@
+"""From figures per batch to the immutable ``GradientFlow``."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vgaudit.flow import (
+    BranchFlow,
+    Interval,
+    LayerFlow,
+    LossFlow,
+    NotMeasured,
+    ParameterFlow,
+    TrunkStep,
+)
+from vgaudit.probe.blueprint import Blueprint, Row, owner
+from vgaudit.probe.interval import decades, interval
+from vgaudit.probe.state import Twin
+from vgaudit.probe.step import Measured
+from vgaudit.probe.sums import ActivationSums
+
+Ratio = Callable[[Measured], float]
+
+
+@dataclass(slots=True)
+class Batches:
+    """The figures of all batches under one blueprint.
+
+    Joining two of them is joining their lists and sums, so batches, ranks and
+    resumed runs are one operation.
+    """
+
+    blueprint: Blueprint
+    twin: Twin
+    measured: list[Measured]
+
+    def over(self, ratio: Ratio) -> Interval | None:
+        """Returns the interval of a figure over the batches that have it."""
+        values = [ratio(batch) for batch in self.measured]
+        values = [value for value in values if not math.isnan(value)]
+        return interval(values) if values else None
+
+    def attenuation(self, name: str | None) -> Interval | None:
+        """Returns decades of the gradient at a node relative to the output."""
+        return self.over(
+            lambda batch: decades(batch.at.get(name or "", math.nan), batch.reference)
+        )
+
+    def between(self, upper: str | None, lower: str | None) -> Interval | None:
+        """Returns decades from one node to a later one on the way back."""
+        return self.over(
+            lambda batch: decades(
+                batch.at.get(lower or "", math.nan), batch.at.get(upper or "", math.nan)
+            )
+        )
+
+
+def trunk(batches: Batches) -> tuple[TrunkStep, ...]:
+    """Returns the trunk from the input (first) to the output (last)."""
+    blueprint = batches.blueprint
+    names, rows = blueprint.names, {row.node: row for row in blueprint.rows}
+    steps = []
+    for step in blueprint.steps:
+        attenuation = batches.attenuation(names.get(step.end))
+        gain = batches.between(names.get(step.start), names.get(step.end))
+        if attenuation is None or gain is None:
+            continue
+        row = rows.get(step.start)
+        steps.append(
+            TrunkStep(
+                name=names.get(step.start, step.op),
+                layer=row.path if row else None,
+                op=step.op,
+                cause=step.cause,
+                depth=blueprint.plan.depth.get(step.start, 0),
+                attenuation=attenuation,
+                gain=gain,
+            )
+        )
+    return tuple(reversed(steps))
+
+
+def total(batches: Batches) -> Interval | None:
+    """Returns the trunk attenuation: at the deepest weight layer of the trunk."""
+    plan = batches.blueprint.plan
+    weighted = [node for node in plan.cuts if node in plan.weights]
+    candidates = weighted or list(plan.cuts)
+    if not candidates:
+        return None
+    return batches.attenuation(batches.blueprint.names.get(candidates[-1]))
+
+
+def branches(batches: Batches) -> tuple[BranchFlow, ...]:
+    """Returns the chains of weight layers beside the trunk."""
+    blueprint = batches.blueprint
+    names, weights = blueprint.names, blueprint.plan.weights
+    found = []
+    for chain in blueprint.chains:
+        layers = [node for node in chain.nodes if node in weights]
+        offset = batches.between(names.get(chain.exit), names.get(chain.nodes[0]))
+        decay = batches.between(names.get(layers[0]), names.get(layers[-1]))
+        if offset is None or decay is None:
+            continue
+        paths = tuple(names[node] for node in reversed(layers))
+        found.append(
+            BranchFlow(
+                name=paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]}",
+                entry=names.get(chain.entry, ""),
+                exit=names.get(chain.exit, ""),
+                layers=paths,
+                offset=offset,
+                decay=decay,
+            )
+        )
+    return tuple(found)
+
+
+def layers(batches: Batches) -> tuple[LayerFlow, ...]:
+    """Returns the layer table in forward order, every parameter in it once."""
+    blueprint = batches.blueprint
+    cuts = set(blueprint.plan.cuts)
+    sums = _activations(batches.measured)
+    rows = [*blueprint.rows, *_rows_without_gradient(batches)]
+    table = []
+    for order, row in enumerate(rows):
+        activation = sums.get(row.activation) if row.activation else None
+        known = row.node is not None
+        table.append(
+            LayerFlow(
+                path=row.path,
+                type=row.type,
+                order=order,
+                depth=blueprint.plan.depth.get(row.node)
+                if row.node is not None
+                else None,
+                call=row.call,
+                calls=row.calls,
+                source=row.source,
+                trunk=row.node in cuts,
+                weighted=row.weighted,
+                attenuation=batches.attenuation(row.key),
+                gain=_gain(batches, row) if known else None,
+                zero_gradient=_is_zero(batches, row.key),
+                parameters=tuple(_parameter(batches, name) for name in row.parameters),
+                activation=activation.flow() if activation else None,
+            )
+        )
+    return tuple(table)
+
+
+def _gain(batches: Batches, row: Row) -> Interval | None:
+    return batches.over(
+        lambda batch: decades(
+            batch.through.get(row.key, math.nan), batch.at.get(row.key, math.nan)
+        )
+    )
+
+
+def _is_zero(batches: Batches, key: str) -> bool:
+    seen = [batch.at[key] for batch in batches.measured if key in batch.at]
+    return bool(seen) and all(value == 0 for value in seen)
+
+
+def _activations(measured: Sequence[Measured]) -> dict[str, ActivationSums]:
+    joined: dict[str, ActivationSums] = {}
+    for batch in measured:
+        for key, sums in batch.activations.items():
+            if key in joined:
+                joined[key].merge(sums)
+            else:
+                joined[key] = sums
+    return joined
+
+
+def _rows_without_gradient(batches: Batches) -> list[Row]:
+    """Returns rows for the parameters that no measured node uses.
+
+    Their modules did not run, are detached, or run again inside reentrant
+    activation checkpointing, where their gradient was caught on the way.
+    """
+    twin = batches.twin
+    listed = {name for row in batches.blueprint.rows for name in row.parameters}
+    missing: dict[str, list[str]] = {}
+    for name in twin.parameters:
+        if name not in listed:
+            missing.setdefault(owner(name), []).append(name)
+    return [
+        Row(
+            key=path or names[0],
+            path=path or names[0],
+            type=twin.types.get(path, "Parameter"),
+            node=None,
+            order=0,
+            parameters=tuple(names),
+            weighted=any(twin.parameters[name].dim() >= 2 for name in names),
+        )
+        for path, names in missing.items()
+    ]
+
+
+def _parameter(batches: Batches, name: str) -> ParameterFlow:
+    parameter = batches.twin.parameters[name]
+    seen = [b.parameters[name] for b in batches.measured if name in b.parameters]
+    weight_norm = batches.twin.weight_norms[name]
+    numel = max(parameter.numel(), 1)
+    norm = statistics.fmean(figure.norm for figure in seen) if seen else 0.0
+    zeros = statistics.fmean(figure.zeros for figure in seen) if seen else numel
+    first = batches.measured[0]
+    return ParameterFlow(
+        name=name,
+        shape=tuple(parameter.shape),
+        numel=parameter.numel(),
+        grad_norm=norm,
+        grad_rms=norm / math.sqrt(numel),
+        weight_rms=weight_norm / math.sqrt(numel),
+        grad_to_weight=norm / weight_norm if weight_norm else None,
+        zero_fraction=zeros / numel,
+        nonfinite=int(sum(figure.nonfinite for figure in seen)),
+        trainable=parameter.requires_grad,
+        connected=bool(seen),
+        called=owner(name) in first.called or name in first.used,
+        tied=tuple(batches.twin.tied.get(name, ())),
+    )
+
+
+def loss(batches: Batches, name: str) -> LossFlow:
+    """Returns the loss over the batches."""
+    values = [batch.loss for batch in batches.measured]
+    finite = [value for value in values if math.isfinite(value)]
+    return LossFlow(
+        name=name,
+        value=statistics.fmean(finite) if finite else math.nan,
+        std=statistics.stdev(finite) if len(finite) > 1 else 0.0,
+        nonfinite=len(values) - len(finite),
+    )
+
+
+def not_measured(batches: Batches) -> tuple[NotMeasured, ...]:
+    """Returns what is missing from the table, each with its reason."""
+    blueprint = batches.blueprint
+    found = dict(blueprint.unmeasured)
+    reached = {name for batch in batches.measured for name in batch.at}
+    for row in blueprint.rows:
+        if row.node is None and row.activation:
+            found.setdefault(
+                row.key, "its gradient: it runs without one, or in place on a view"
+            )
+        elif row.node is not None and row.key not in reached:
+            found.setdefault(row.key, "its gradient: the backward pass never came by")
+    for kind in sorted(set(blueprint.kinds)):
+        if kind == "CheckpointFunction":
+            found["checkpointed segments"] = (
+                "their inner trunk: reentrant checkpointing hides it; "
+                "use_reentrant=False shows it"
+            )
+    return tuple(NotMeasured(path=path, reason=why) for path, why in found.items())
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Returns the mean of the values that are known."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

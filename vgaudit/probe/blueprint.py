@@ -1,0 +1,326 @@
+"""What is measured in a model: which nodes, under which names.
+
+Made once from the graph and the recording of the first batch, and used again
+for every batch whose graph has the same shape.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+
+from torch import nn
+from torch.autograd.graph import Node
+
+from vgaudit.flow import Cause, Source
+from vgaudit.probe import graph as graphs
+from vgaudit.probe import operations
+from vgaudit.probe.graph import Graph, Plan
+from vgaudit.probe.recording import Call, Habits, Recording, Site
+from vgaudit.probe.trunk import Chain
+
+_GATE_STEPS = 3
+_PARAMETRIZED = re.compile(r"\.?parametrizations\.[^.]+$")
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of the layer table: a parametric operation or an activation.
+
+    Attributes:
+        key: unique name. path, type, source: as in ``LayerFlow``.
+        node: index in the graph; None where no gradient comes through.
+        order: position in the forward pass.
+        call, calls: which of how many calls.
+        parameters: names of the parameters used; the first row owns them.
+        weighted: multiplies by a weight.
+        activation: key of the activation call, empty for other rows.
+        gate: its output multiplies another tensor of the data path.
+    """
+
+    key: str
+    path: str
+    type: str
+    node: int | None
+    order: int
+    call: int = 0
+    calls: int = 1
+    source: Source | None = None
+    parameters: tuple[str, ...] = ()
+    weighted: bool = False
+    activation: str = ""
+    gate: bool = False
+
+
+@dataclass(slots=True)
+class Step:
+    """One trunk step, from cut node ``start`` (nearer the output) to ``end``."""
+
+    start: int
+    end: int
+    op: str
+    cause: Cause
+
+
+@dataclass(slots=True)
+class Blueprint:
+    """Names and structure of all that is measured.
+
+    Attributes:
+        kinds: operations of the graph, to recognise the same graph again.
+        plan: data path, cut nodes, branches.
+        habits: what later recordings need to know.
+        rows: the layer table in forward order.
+        steps: the trunk, output first.
+        chains: branches with at least one weight layer.
+        names: node → name, for every measured node.
+        gains: node → child to measure, or positions of its data edges.
+        unmeasured: place → reason.
+    """
+
+    kinds: list[str]
+    plan: Plan
+    habits: Habits
+    rows: list[Row]
+    steps: list[Step]
+    chains: list[Chain]
+    names: dict[int, str]
+    gains: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    unmeasured: dict[str, str] = field(default_factory=dict)
+
+    def fits(self, graph: Graph) -> bool:
+        """Tells whether ``graph`` has the shape that this was made from."""
+        return graph.kinds == self.kinds
+
+    @property
+    def measured(self) -> set[int]:
+        """All nodes whose incoming gradient is measured."""
+        trunk = {node for step in self.steps for node in (step.start, step.end)}
+        if not self.steps:
+            trunk = set(self.plan.cuts)
+        rows = {row.node for row in self.rows if row.node is not None}
+        beside = {node for chain in self.chains for node in chain.nodes}
+        ends = {end for chain in self.chains for end in (chain.exit, chain.entry)}
+        return trunk | rows | beside | ends
+
+
+def build(
+    model: nn.Module, graph: Graph, recording: Recording, habits: Habits, plan: Plan
+) -> Blueprint:
+    """Returns the blueprint of a model from its first pass."""
+    rows = _parametric_rows(model, graph, plan, recording)
+    rows += _activation_rows(graph, plan, recording)
+    rows.sort(key=lambda row: row.order)
+    chains = [
+        chain for chain in plan.chains if any(n in plan.weights for n in chain.nodes)
+    ]
+    names = {row.node: row.key for row in rows if row.node is not None}
+    names.update(_other_names(graph, plan, recording, names))
+    blueprint = Blueprint(
+        kinds=graph.kinds,
+        plan=plan,
+        habits=habits,
+        rows=rows,
+        steps=_steps(graph, plan),
+        chains=chains,
+        names=names,
+        unmeasured=dict(recording.unmeasured),
+    )
+    blueprint.gains = _gains(graph, plan, rows)
+    return blueprint
+
+
+def owner(parameter: str) -> str:
+    """Returns the path of the module that a parameter belongs to."""
+    return _PARAMETRIZED.sub("", parameter.rpartition(".")[0])
+
+
+def _primary(names: tuple[str, ...], shapes: dict[str, int]) -> str:
+    return max(names, key=lambda name: shapes.get(name, 0))
+
+
+def _parametric_rows(
+    model: nn.Module, graph: Graph, plan: Plan, recording: Recording
+) -> list[Row]:
+    shapes = {name: p.dim() for name, p in model.named_parameters()}
+    nodes = sorted(plan.parametric, key=lambda n: graphs.sequence(graph.nodes[n]))
+    primary = {node: _primary(plan.parametric[node], shapes) for node in nodes}
+    distinct: dict[str, set[str]] = {}
+    for name in primary.values():
+        distinct.setdefault(owner(name), set()).add(name)
+    total = Counter(primary.values())
+    seen: Counter[str] = Counter()
+    owned: set[str] = set()
+    rows = []
+    for node in nodes:
+        name = primary[node]
+        path = owner(name)
+        label = name if len(distinct[path]) > 1 or not path else path
+        fresh = tuple(n for n in plan.parametric[node] if n not in owned)
+        owned.update(fresh)
+        call = recording.calls.get(graph.nodes[node])
+        rows.append(
+            Row(
+                key=label if seen[name] == 0 else f"{label} call {seen[name] + 1}",
+                path=label,
+                type=_type(model, path, graph.kinds[node]),
+                node=node,
+                order=graphs.sequence(graph.nodes[node]),
+                call=seen[name],
+                calls=total[name],
+                source=call.source if call else None,
+                parameters=fresh,
+                weighted=node in plan.weights,
+            )
+        )
+        seen[name] += 1
+    return rows
+
+
+def _type(model: nn.Module, path: str, kind: str) -> str:
+    try:
+        return type(model.get_submodule(path)).__name__ if path else kind
+    except AttributeError:
+        return kind
+
+
+def _activation_rows(graph: Graph, plan: Plan, recording: Recording) -> list[Row]:
+    parents = _parents(plan)
+    rows = []
+    last = 0
+    for site in recording.sites.values():
+        place = graph.index.get(site.node) if site.node is not None else None
+        place = place if place in plan.depth else None
+        if site.node is not None:
+            last = max(last, graphs.sequence(site.node))
+        call, calls = _calls(site, recording)
+        rows.append(
+            Row(
+                key=site.key,
+                path=site.key,
+                type=site.type,
+                node=place,
+                order=last,
+                source=site.source,
+                activation=site.key,
+                gate=place is not None and _is_gate(graph, parents, place),
+                call=call,
+                calls=calls,
+            )
+        )
+    return rows
+
+
+def _calls(site: Site, recording: Recording) -> tuple[int, int]:
+    """Returns which call of how many, for activations that are modules."""
+    if site.key != site.path and " call " not in site.key:
+        return 0, 1
+    number = int(site.key.rpartition(" call ")[2]) if " call " in site.key else 1
+    return number - 1, max(recording.calls_of[site.path], 1)
+
+
+def _parents(plan: Plan) -> dict[int, list[int]]:
+    parents: dict[int, list[int]] = {node: [] for node in plan.dag.order}
+    for node in plan.dag.order:
+        for child in plan.dag.edges[node]:
+            parents[child].append(node)
+    return parents
+
+
+def _is_gate(graph: Graph, parents: dict[int, list[int]], node: int) -> bool:
+    """Tells whether the output of ``node`` is multiplied with other data."""
+    front = [node]
+    for _ in range(_GATE_STEPS):
+        users = [user for place in front for user in parents[place]]
+        if any(
+            graph.kinds[user] == "Mul" and len(graph.edges[user]) > 1 for user in users
+        ):
+            return True
+        front = [user for user in users if operations.is_reshape(graph.kinds[user])]
+    return False
+
+
+def _steps(graph: Graph, plan: Plan) -> list[Step]:
+    """Returns the trunk steps; cut nodes that only reshape are passed over."""
+    steps: list[Step] = []
+    first, single = 0, True
+    for place in range(len(plan.cuts) - 1):
+        node, following = plan.cuts[place], plan.cuts[place + 1]
+        single = single and plan.dag.edges[node] == (following,)
+        moves = operations.is_reshape(graph.kinds[following])
+        if moves and place + 2 < len(plan.cuts):
+            continue
+        steps.append(_step(graph, plan, plan.cuts[first : place + 2], single=single))
+        first, single = place + 1, True
+    return steps
+
+
+def _step(graph: Graph, plan: Plan, nodes: tuple[int, ...], *, single: bool) -> Step:
+    start, end = nodes[0], nodes[-1]
+    if not single:
+        return Step(
+            start, end, f"{graph.kinds[start]} … {graph.kinds[end]}", "branches"
+        )
+    moving = [n for n in nodes[:-1] if not operations.is_reshape(graph.kinds[n])]
+    acting = moving[0] if moving else start
+    kind = graph.kinds[acting]
+    cause = operations.cause(kind, parametric=acting in plan.parametric)
+    return Step(start, end, kind, cause)
+
+
+def _gains(graph: Graph, plan: Plan, rows: list[Row]) -> dict[int, tuple[int, ...]]:
+    """Returns, for each row, the positions of its edges that carry data."""
+    found = {}
+    for row in rows:
+        if row.node is None:
+            continue
+        following = graph.nodes[row.node].next_functions
+        positions = tuple(
+            place
+            for place, (child, _) in enumerate(following)
+            if child is not None and graph.index[child] in plan.depth
+        )
+        if positions and (row.weighted or row.activation):
+            found[row.node] = positions
+    return found
+
+
+def _other_names(
+    graph: Graph, plan: Plan, recording: Recording, known: dict[int, str]
+) -> dict[int, str]:
+    """Returns names for cut nodes that are not rows: ``layer1.0 add#1``."""
+    calls = recording.calls
+    order = sorted(
+        ((graphs.sequence(node), node) for node in calls), key=lambda pair: pair[0]
+    )
+    numbers = [number for number, _ in order]
+    wanted = set(plan.cuts) | {n for chain in plan.chains for n in chain.nodes}
+    counts: Counter[str] = Counter()
+    names = {}
+    for node in sorted(wanted, key=lambda n: graphs.sequence(graph.nodes[n])):
+        if node in known:
+            continue
+        call = calls.get(graph.nodes[node]) or _nearest(
+            graphs.sequence(graph.nodes[node]), numbers, order, calls
+        )
+        text = f"{call.path} {call.function}".strip() if call else graph.kinds[node]
+        counts[text] += 1
+        names[node] = f"{text}#{counts[text]}"
+    return names
+
+
+def _nearest(
+    number: int,
+    numbers: list[int],
+    order: list[tuple[int, Node]],
+    calls: dict[Node, Call],
+) -> Call | None:
+    """Returns the call that was running when a node was made.
+
+    A composite function is seen from outside: its last node is known, and the
+    inner ones were made just before it.
+    """
+    place = bisect_left(numbers, number)
+    return calls[order[place][1]] if place < len(order) else None

@@ -1,0 +1,321 @@
+"""Watching a forward pass: which activation is called where, on which data.
+
+A ``TorchFunctionMode`` sees every torch function, method and in-place
+operation; global module hooks say inside which module it happens. Nothing is
+replaced and no tensor is kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from vgaudit.flow import Source
+from vgaudit.probe import activations, units
+from vgaudit.probe.activations import Activation
+from vgaudit.probe.dropout import without_dropout
+from vgaudit.probe.recording import Call, Habits, Recording, Site
+from vgaudit.probe.sums import observe
+from vgaudit.probe.tensors import tensors_in
+
+FROM_DATA = "_vgaudit_from_data"
+_FUSED = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+
+
+class Recorder(TorchFunctionMode):
+    """Records one forward pass of ``model``; a context manager.
+
+    Args:
+        model: the module that will be called.
+        samples: samples in the batch.
+        habits: what the structure pass learned; None makes this one it: source
+            lines, the call behind every node, and where the data enters.
+        on_recompute: called with (path, node) when a module runs again during
+            the backward pass (activation checkpointing).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        samples: int,
+        habits: Habits | None = None,
+        on_recompute: Callable[[str, Node], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.recording = Recording()
+        self.habits = habits or Habits()
+        self.backward = False
+        self._samples = samples
+        self._structure = habits is None
+        self._on_recompute = on_recompute
+        self._names: dict[int, str] = {}
+        for name, module in model.named_modules():
+            self._names.setdefault(id(module), name)
+        self._stack: list[tuple[nn.Module, str]] = []
+        self._marks: list[int] = []
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._handles: list[RemovableHandle] = []
+        self._inside_unit = 0
+
+    def __enter__(self) -> Recorder:
+        self._handles = [
+            register_module_forward_pre_hook(self._enter_module),
+            register_module_forward_hook(self._leave_module, always_call=True),
+        ]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for handle in self._handles:
+            handle.remove()
+
+    def path(self, module: nn.Module) -> str:
+        """Returns the qualified name; of a module made on the fly, its parent's."""
+        known = self._names.get(id(module))
+        if known is not None:
+            return known
+        parent = self._stack[-1][1] if self._stack else ""
+        return f"{parent}.{type(module).__name__}".lstrip(".")
+
+    # ------------------------------------------------------------ modules
+
+    def _enter_module(self, module: nn.Module, args: Any) -> None:
+        path = self.path(module)
+        self._stack.append((module, path))
+        self._marks.append(len(self.recording.observations))
+        if not self.backward:
+            self.recording.calls_of[path] += 1
+            self.recording.last_inputs[path] = _shapes(args)
+            self._inside_unit += path in self.habits.units
+
+    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
+        while self._stack:
+            top, path = self._stack.pop()
+            mark = self._marks.pop()
+            if not self.backward:
+                self._inside_unit -= path in self.habits.units
+            if top is module:
+                self._left(module, path, args, output, mark)
+                return
+
+    def _left(
+        self, module: nn.Module, path: str, args: Any, output: Any, mark: int
+    ) -> None:
+        if self.backward:
+            own = any(p is not None for p in module._parameters.values())
+            wanted = own and isinstance(output, Tensor) and output.grad_fn is not None
+            if wanted and self._on_recompute is not None:
+                self._on_recompute(path, output.grad_fn)
+        elif isinstance(output, Tensor) and len(args) == 1:
+            if self._structure and units.may_be_activation(module):
+                self._recognise(module, path, args[0], output, mark)
+            if path in self.habits.units and not self._inside_unit:
+                self._observe_unit(module, path, args[0], output)
+
+    def _recognise(
+        self, module: nn.Module, path: str, z: Any, output: Tensor, mark: int
+    ) -> None:
+        """Finds out whether a user's own module is one activation as a whole."""
+        if path in self.habits.units or not isinstance(z, Tensor):
+            return
+        with torch._C.DisableTorchFunction():
+            try:
+                found = units.recognise(
+                    type(module).__name__, module.forward, z, output
+                )
+            except Exception as error:
+                self.recording.unmeasured[path] = f"not recognised: {error}"
+                return
+        if found is not None:
+            self.habits.units[path] = found
+            dropped = {o.key for o in self.recording.observations[mark:]}
+            del self.recording.observations[mark:]
+            for key in dropped:
+                self.recording.sites.pop(key, None)
+
+    def _observe_unit(self, module: nn.Module, path: str, z: Any, out: Tensor) -> None:
+        activation = self.habits.units[path]
+        if isinstance(z, Tensor) and z.shape == out.shape and z is not out:
+            site = self._site(activation.name, out.grad_fn, own=True)
+            site.type = type(module).__name__
+            self._observe(site, activation, (z.detach(), out), module.forward)
+
+    # ---------------------------------------------------------- functions
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Runs one torch function, dropout off, and records what it shows."""
+        args, kwargs = without_dropout(func, args, kwargs or {})
+        if self.backward:
+            return func(*args, **kwargs)
+        activation = activations.canonical(func)
+        wanted = activation is not None and not self._inside_unit
+        if wanted and args and isinstance(args[0], Tensor):
+            assert activation is not None
+            out = self._activation(activation, func, args, kwargs)
+        else:
+            out = func(*args, **kwargs)
+        if self._structure:
+            self._note(func, args, kwargs, out)
+        return out
+
+    def _activation(
+        self,
+        activation: Activation,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        given = args[0]
+        inplace = activations.is_inplace(func, kwargs, args)
+        z = given.detach().clone() if inplace else given.detach()
+        axis = units.axis_of(given)
+        constant = self._structure and not getattr(given, FROM_DATA, False)
+        out = func(*args, **kwargs)
+        if not isinstance(out, Tensor) or out.shape != z.shape or z.numel() == 0:
+            return out
+        module = self._stack[-1][0] if self._stack else None
+        own = module is not None and units.is_torch_activation(module)
+        site = self._site(activation.name, out.grad_fn, own=own)
+        if own:
+            site.type = type(module).__name__
+        if constant:
+            self.habits.ignored.add(site.key)
+        if site.key not in self.habits.ignored:
+            call = activations.call_without_inplace(func, args, kwargs)
+            self._observe(site, activation, (z, out), call, axis=axis)
+        return out
+
+    def _observe(
+        self,
+        site: Site,
+        activation: Activation,
+        values: tuple[Tensor, Tensor],
+        call: Callable[[Tensor], Tensor],
+        *,
+        axis: int | None = None,
+    ) -> None:
+        z, out = values
+        self.recording.sites[site.key] = site
+        if not z.is_floating_point():
+            self.recording.unmeasured[site.key] = f"statistics of {z.dtype} values"
+            return
+        axis = units.axis_of(z) if axis is None else axis
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            z, out = _wide(z), _wide(out.detach())
+            if activation.slope is not None:
+                slope = activation.slope(z, out)
+            else:
+                slope = activations.by_autograd(call, z)
+            self.recording.observations.append(
+                observe(
+                    site.key,
+                    activation,
+                    (z, out, slope),
+                    axis=axis,
+                    samples=self._samples,
+                )
+            )
+
+    def _site(self, kind: str, node: Node | None, *, own: bool) -> Site:
+        path = self._stack[-1][1] if self._stack else ""
+        count = self._counts[path, kind]
+        self._counts[path, kind] += 1
+        if own:
+            key = path if count == 0 else f"{path} call {count + 1}"
+        else:
+            key = f"{path} {kind}#{count + 1}".lstrip()
+        return Site(
+            key=key,
+            path=path,
+            type=kind,
+            kind=kind,
+            source=_caller() if self._structure else None,
+            node=node,
+            order=len(self.recording.sites),
+        )
+
+    # ---------------------------------------------------------- structure
+
+    def _note(
+        self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], out: Any
+    ) -> None:
+        made = list(tensors_in(out))
+        if not made:
+            return
+        given = [*tensors_in(args), *tensors_in(kwargs)]
+        data = [tensor for tensor in given if getattr(tensor, FROM_DATA, False)]
+        self.recording.used.update(id(t) for t in given if isinstance(t, nn.Parameter))
+        path = self._stack[-1][1] if self._stack else ""
+        name = getattr(func, "__name__", "call").strip("_")
+        enters = bool(data) and not any(tensor.requires_grad for tensor in data)
+        for tensor in made:
+            if data:
+                setattr(tensor, FROM_DATA, True)
+            node = tensor.grad_fn
+            if node is not None and node not in self.recording.calls:
+                self.recording.calls[node] = Call(path, name, _caller())
+                if enters:
+                    self.recording.entries.append(node)
+        if name in _FUSED:
+            self.recording.unmeasured[f"{path} gates"] = (
+                f"the gates inside the fused {name} kernel; its weights are measured"
+            )
+        elif name == "glu":
+            self.recording.unmeasured[f"{path} glu"] = "the sigmoid gate inside F.glu"
+
+
+def mark_data(value: Any) -> None:
+    """Declares the tensors in ``value`` to be data, for the structure pass."""
+    for tensor in tensors_in(value):
+        setattr(tensor, FROM_DATA, True)
+
+
+def _wide(values: Tensor) -> Tensor:
+    half = values.dtype in (torch.float16, torch.bfloat16)
+    return values.float() if half else values
+
+
+def _shapes(args: Any) -> str:
+    shown = [
+        f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+        for tensor in tensors_in(args)
+    ]
+    return ", ".join(shown[:4])
+
+
+def _caller() -> Source | None:
+    """Returns the line of the model's own code that made the call, if there is one.
+
+    Frames of torch and of this package are passed over; where the forward pass
+    begins the search ends, so that the caller of the scan is never named.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module == "vgaudit.probe.forward":
+            return None
+        if module != "torch" and not module.startswith(("torch.", "vgaudit.")):
+            return Source(file=frame.f_code.co_filename, line=frame.f_lineno)
+        frame = frame.f_back
+    return None

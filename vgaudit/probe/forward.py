@@ -1,0 +1,181 @@
+"""The forward pass of one batch, and what to say when it fails."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgaudit.data.batch import Batch, Loss
+from vgaudit.errors import CannotRun
+from vgaudit.probe import capture
+from vgaudit.probe.capture import Recorder
+from vgaudit.probe.state import Twin
+from vgaudit.probe.tensors import cast, differentiable, tensors_in
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What stays the same over the batches of one scan."""
+
+    model: nn.Module
+    loss: Loss | None
+    device: torch.device
+    dtype: torch.dtype | None
+    seed: int
+    output: str | None = None
+    check: Callable[[Any, Any, Any], None] | None = None
+
+
+def forward(
+    setting: Setting, twin: Twin, batch: Batch, recorder: Recorder
+) -> tuple[list[Tensor], Tensor | None]:
+    """Returns the differentiable outputs, and the loss where there is one.
+
+    Raises:
+        CannotRun: the model or the loss fails, or nothing needs a gradient.
+    """
+    args, kwargs, labels = cast(
+        (batch.args, batch.kwargs, batch.labels),
+        device=setting.device,
+        dtype=setting.dtype or _own_dtype(twin),
+    )
+    capture.mark_data((args, kwargs))
+    try:
+        value = torch.func.functional_call(setting.model, twin.state, args, kwargs)
+    except Exception as error:
+        raise _failure(error, setting.model, recorder) from error
+    chosen = _select(value, setting.output)
+    outputs = differentiable(chosen)
+    if not outputs:
+        raise _no_gradient(chosen, twin)
+    loss = None
+    if setting.loss is not None:
+        if setting.check is not None:
+            setting.check(chosen, labels, setting.loss)
+        loss = _loss(setting.loss, chosen, labels)
+    return outputs, loss
+
+
+def _own_dtype(twin: Twin) -> torch.dtype | None:
+    """Returns the type floats are fed in: that of the first half-type weight."""
+    types = [p.dtype for p in twin.parameters.values() if p.is_floating_point()]
+    return types[0] if types and types[0] != torch.float32 else None
+
+
+def _loss(loss: Loss, output: Any, labels: Any) -> Tensor:
+    try:
+        value = loss.function(output, labels)
+    except CannotRun:
+        raise
+    except Exception as error:
+        raise CannotRun(
+            f"the loss {loss.name} failed: {first_line(error)}",
+            hint="check that labels and output fit; --loss chooses another",
+        ) from error
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise CannotRun(
+            f"the loss {loss.name} is not a single number but {shape}",
+            hint="reduce it, for example with .mean()",
+        )
+    if not value.requires_grad:
+        raise CannotRun(
+            f"the loss {loss.name} has no gradient",
+            hint="it was detached, or made under no_grad or inference_mode",
+        )
+    return value.reshape(())
+
+
+def _select(value: Any, output: str | None) -> Any:
+    if output is None:
+        return value
+    try:
+        if isinstance(value, dict):
+            return value[output]
+        if output.lstrip("-").isdigit():
+            return list(value)[int(output)]
+        return getattr(value, output)
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
+        raise CannotRun(
+            f"the model's output has no {output!r}; it is a {type(value).__name__}",
+            hint="choose an index or key that the output has, or leave --output out",
+        ) from error
+
+
+def _no_gradient(output: Any, twin: Twin) -> CannotRun:
+    if not any(p.requires_grad for p in twin.parameters.values()):
+        return CannotRun(
+            f"0 of {len(twin.parameters)} parameters are trainable",
+            hint="measure the frozen ones with --unfreeze (unfreeze=True)",
+        )
+    found = list(tensors_in(output))
+    if not found:
+        return CannotRun(
+            f"the output holds no tensor: {type(output).__name__}",
+            hint="choose a part of it with --output",
+        )
+    why = "made under inference_mode" if found[0].is_inference() else "detached"
+    if not any(t.is_floating_point() or t.is_complex() for t in found):
+        why = f"of type {str(found[0].dtype).removeprefix('torch.')}"
+    return CannotRun(
+        f"no gradient can flow: the output is {why}",
+        hint="return a tensor that depends on the weights; look for detach(), "
+        "no_grad() or argmax() in forward",
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text, or its type."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _failure(error: Exception, model: nn.Module, recorder: Recorder) -> Exception:
+    """Returns the error to raise for a failed forward, naming the module."""
+    if is_out_of_memory(error):
+        return error
+    path, module = _failing_module(error, model)
+    given = recorder.recording.last_inputs.get(path, "")
+    where = f"{path or 'the model'} ({type(module).__name__})"
+    wanted = getattr(module, "in_features", None) or getattr(
+        module, "in_channels", None
+    )
+    shape = f" on input {given}" if given else ""
+    wants = f"; it takes {wanted} input features" if wanted else ""
+    return CannotRun(
+        f"{where} failed{shape}{wants}: {first_line(error)}",
+        hint=_failure_hint(error),
+    )
+
+
+def _failure_hint(error: Exception) -> str:
+    text = str(error)
+    if "more than 1 value per channel" in text:
+        return "batch normalisation needs a batch of 2 or more: --batch-size 2"
+    if isinstance(error, TypeError) and "argument" in text:
+        return "give every input of forward: --input name=SHAPE for each"
+    return "check the shape and type of the input: --input, --data"
+
+
+def _failing_module(error: Exception, model: nn.Module) -> tuple[str, nn.Module]:
+    names = {id(module): name for name, module in model.named_modules()}
+    found = ("", model)
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in names:
+            found = (names[id(owner)], owner)
+    return found
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error means that memory ran out, on any device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in str(error) or "can't allocate memory" in str(error)
+    )

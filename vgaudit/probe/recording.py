@@ -1,0 +1,82 @@
+"""What watching one forward pass leaves behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from torch.autograd.graph import Node
+
+from vgaudit.flow import Source
+from vgaudit.probe.activations import Activation
+from vgaudit.probe.sums import Observation
+
+
+@dataclass(slots=True)
+class Site:
+    """One call of an activation.
+
+    Attributes:
+        key: unique and the same in every pass: ``block.2 relu#1``.
+        path: the module it is called in. type: class or function name.
+        kind: canonical name of the activation.
+        source: the user's line, in the structure pass.
+        node: the autograd node that it made; None without a gradient.
+        order: position among the activation calls of the pass.
+    """
+
+    key: str
+    path: str
+    type: str
+    kind: str
+    source: Source | None
+    node: Node | None
+    order: int
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of any torch function that made an autograd node."""
+
+    path: str
+    function: str
+    source: Source | None
+
+
+@dataclass(slots=True)
+class Habits:
+    """What the structure pass learned and later passes need.
+
+    Attributes:
+        ignored: activation calls on tensors that do not depend on the data.
+        units: modules that are activations of the user's own, by path.
+    """
+
+    ignored: set[str] = field(default_factory=set)
+    units: dict[str, Activation] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Recording:
+    """What one forward pass showed.
+
+    Attributes:
+        sites: activation calls by key, in order.
+        observations: their statistics, still on the device.
+        unmeasured: place → why it could not be measured.
+        calls: node → the call that made it (structure pass).
+        entries: nodes at which data meets the first tensor that needs a
+            gradient (structure pass).
+        calls_of: module path → number of calls.
+        used: ids of the parameters that were arguments of a call (structure pass).
+        last_inputs: path → shapes of its last inputs, for error messages.
+    """
+
+    sites: dict[str, Site] = field(default_factory=dict)
+    observations: list[Observation] = field(default_factory=list)
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    calls: dict[Node, Call] = field(default_factory=dict)
+    entries: list[Node] = field(default_factory=list)
+    calls_of: Counter[str] = field(default_factory=Counter)
+    used: set[int] = field(default_factory=set)
+    last_inputs: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,330 @@
+"""A whole measurement: several batches, in the precision that they need."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from vgaudit.data.batch import Batch, Loss
+from vgaudit.errors import BadConfig, CannotRun, NothingMeasured
+from vgaudit.flow import Blocker, GradientFlow, Interval, Precision
+from vgaudit.job import ProbeOptions
+from vgaudit.probe import assemble, blockers, state
+from vgaudit.probe.assemble import Batches
+from vgaudit.probe.blueprint import Blueprint
+from vgaudit.probe.forward import Setting, is_out_of_memory
+from vgaudit.probe.state import Twin
+from vgaudit.probe.step import Measured, measure
+from vgaudit.probe.tensors import map_tensors, tensors_in
+
+Progress = Callable[[str], None]
+
+# Below these a float32 gradient is near the end of its range.
+_TINY_NORM = 1e-30
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def probe(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    loss: Loss | None = None,
+    options: ProbeOptions | None = None,
+    progress: Progress | None = None,
+) -> GradientFlow:
+    """Returns how gradients flow through ``model``, which stays bit-equal.
+
+    Args:
+        model: any module; wrappers of data parallelism and compilation are
+            looked through.
+        batches: what to run it on; batches with NaN or infinity are left out.
+        loss: the loss probe's loss; None for random cotangents at the output.
+        options: mode, device, precision, seed.
+        progress: called with a line of text before each batch.
+
+    Raises:
+        CannotRun: forward or backward fail, or nothing can be differentiated.
+        NothingMeasured: no batch was left to measure.
+        BadConfig: an unknown device or type.
+    """
+    options = options or ProbeOptions()
+    model = state.unwrap(model)
+    say = progress or (lambda _: None)
+    with state.untouched(model), state.eager(model):
+        state.prepare_mode(model, options.mode)
+        return _ladder(_Scan(model, list(batches), loss, options, say))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """What is asked: the same in every precision."""
+
+    model: nn.Module
+    batches: list[Batch]
+    loss: Loss | None
+    options: ProbeOptions
+    say: Progress
+
+
+@dataclass(slots=True)
+class _Pass:
+    """All batches in one precision."""
+
+    batches: Batches
+    dtype: torch.dtype
+    blockers: tuple[Blocker, ...]
+    skipped: int
+    notes: list[str]
+
+
+def _ladder(scan: _Scan) -> GradientFlow:
+    """Measures, and again in higher precision where the figures need it."""
+    asked = scan.options.dtype
+    fixed = None if asked == "auto" else parse_dtype(asked)
+    first = _measure_all(scan, fixed)
+    best, reason = first, ""
+    while fixed is None:
+        finer, why = _finer(best)
+        if finer is None:
+            break
+        scan.say(f"measuring again in {_name(finer)}: {why}")
+        try:
+            again = _measure_all(scan, finer)
+        except CannotRun as error:
+            best.notes.append(f"not measured again in {_name(finer)}: {error.message}")
+            break
+        again.notes[:0] = best.notes
+        best, reason = again, why
+    return _flow(scan, best, _precision(first, best, reason, own_dtype(scan.model)))
+
+
+def own_dtype(model: nn.Module) -> torch.dtype:
+    """Returns the type of the model's first floating-point parameter."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    return torch.float32
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """Returns a floating-point type by name.
+
+    Raises:
+        BadConfig: for any other name.
+    """
+    known = {"float16", "bfloat16", "float32", "float64"}
+    if name not in known:
+        raise BadConfig(
+            f"{name!r} is no floating-point type to measure in",
+            hint=f"use auto or one of {', '.join(sorted(known))}",
+        )
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def parse_device(name: str) -> torch.device:
+    """Returns a device by name.
+
+    Raises:
+        BadConfig: for a name or number that this machine does not have.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:
+        text = str(error).splitlines()[0]
+        raise BadConfig(
+            f"device {name!r} cannot be used: {text}", hint="use --device cpu"
+        ) from error
+    return device
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _finer(done: _Pass) -> tuple[torch.dtype | None, str]:
+    """Returns the precision to measure again in, and why; None if not needed."""
+    if done.dtype in _HALVES:
+        return torch.float32, f"gradients in {_name(done.dtype)} may underflow"
+    if done.dtype == torch.float64:
+        return None, ""
+    norms = [value for batch in done.batches.measured for value in batch.at.values()]
+    if any(value == 0 for value in norms):
+        return torch.float64, "some gradients are zero in float32"
+    if any(value < _TINY_NORM for value in norms):
+        return torch.float64, "some gradients are near the end of float32's range"
+    return None, ""
+
+
+def _measure_all(scan: _Scan, dtype: torch.dtype | None) -> _Pass:
+    options = scan.options
+    device = parse_device(options.device)
+    twin = Twin(scan.model, device=device, dtype=dtype, unfreeze=options.unfreeze)
+    setting = Setting(
+        scan.model, scan.loss, device, dtype, options.seed, options.output
+    )
+    measuring = _Measuring(setting, twin)
+    skipped = 0
+    for number, batch in enumerate(scan.batches):
+        if not _is_finite(batch):
+            skipped += 1
+            continue
+        scan.say(f"batch {number + 1} of {len(scan.batches)}")
+        measuring.add(batch, number)
+    if measuring.blueprint is None:
+        raise NothingMeasured(
+            f"none of {len(scan.batches)} batches could be measured: "
+            f"{skipped} hold NaN or infinite values",
+            hint="check the data, or measure on synthetic inputs without --data",
+        )
+    joined = Batches(measuring.blueprint, twin, measuring.measured)
+    own = dtype or own_dtype(scan.model)
+    return _Pass(joined, own, measuring.blocked, skipped, measuring.notes)
+
+
+@dataclass(slots=True)
+class _Measuring:
+    """The batches measured so far, on one twin of the model."""
+
+    setting: Setting
+    twin: Twin
+    blueprint: Blueprint | None = None
+    measured: list[Measured] = field(default_factory=list)
+    blocked: tuple[Blocker, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, batch: Batch, number: int) -> None:
+        """Measures one more batch."""
+        done = self._fitting(batch, number)
+        if not self.measured and self.blueprint is not None:
+            self.blocked = blockers.find(self.blueprint, self.twin, done)
+            if any(blocker.replaced for blocker in self.blocked):
+                blockers.replace(self.twin, self.blocked, self.setting.seed)
+                again = self._fitting(batch, number)
+                again.called, again.used = done.called, done.used
+                done = again
+        self.measured.append(done)
+
+    def _fitting(self, batch: Batch, number: int) -> Measured:
+        """Measures a batch, halved as often as memory demands."""
+        for smaller in _halves(batch):
+            try:
+                done, self.blueprint = measure(
+                    self.setting, self.twin, smaller, number, self.blueprint
+                )
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                continue
+            if smaller.size < batch.size:
+                cut = f"batch {number + 1} cut to {smaller.size} samples"
+                self.notes.append(f"out of memory: {cut}")
+            return done
+        raise CannotRun(
+            "out of memory even with one sample",
+            hint="use a smaller input, --device cpu, or a machine with more memory",
+        )
+
+
+def _halves(batch: Batch) -> Iterator[Batch]:
+    size = batch.size
+    yield batch
+    while size > 1:
+        size //= 2
+        yield shrink(batch, size)
+
+
+def shrink(batch: Batch, size: int) -> Batch:
+    """Returns the first ``size`` samples of a batch."""
+
+    def cut(tensor: Tensor) -> Tensor:
+        whole = tensor.dim() > 0 and tensor.shape[0] == batch.size
+        return tensor[:size] if whole else tensor
+
+    args, kwargs, labels = map_tensors((batch.args, batch.kwargs, batch.labels), cut)
+    return dataclasses.replace(
+        batch, args=args, kwargs=kwargs, labels=labels, size=size
+    )
+
+
+def _is_finite(batch: Batch) -> bool:
+    return all(
+        bool(torch.isfinite(tensor).all())
+        for tensor in tensors_in((batch.args, batch.kwargs))
+        if tensor.is_floating_point() or tensor.is_complex()
+    )
+
+
+def _flow(scan: _Scan, best: _Pass, precision: Precision) -> GradientFlow:
+    batches, options = best.batches, scan.options
+    measured = batches.measured
+    return GradientFlow(
+        probe="jacobian" if scan.loss is None else "loss",
+        mode=options.mode,
+        device=options.device,
+        batches=len(measured),
+        skipped=best.skipped,
+        batch_size=measured[0].samples,
+        samples=sum(batch.samples for batch in measured),
+        seed=options.seed,
+        precision=precision,
+        attenuation=assemble.total(batches),
+        weight_layers=batches.blueprint.plan.weight_layers,
+        layers=assemble.layers(batches),
+        trunk=assemble.trunk(batches),
+        branches=assemble.branches(batches),
+        blockers=best.blockers,
+        uncalibrated=uncalibrated(scan.model, options.mode),
+        output_variation=assemble.mean([b.variation for b in measured]),
+        input_mean=assemble.mean([b.input_mean for b in measured]),
+        input_std=assemble.mean([b.input_std for b in measured]),
+        loss=None if scan.loss is None else assemble.loss(batches, scan.loss.name),
+        not_measured=assemble.not_measured(batches),
+        notes=tuple(dict.fromkeys(best.notes)),
+    )
+
+
+def _precision(first: _Pass, best: _Pass, reason: str, own: torch.dtype) -> Precision:
+    if best is first:
+        return Precision(dtype=_name(own), measured=_name(first.dtype))
+    before: Interval | None = assemble.total(first.batches)
+    return Precision(
+        dtype=_name(own),
+        measured=_name(best.dtype),
+        reason=reason,
+        lost=max(0.0, _zero_share(first) - _zero_share(best)),
+        own_attenuation=None if before is None else before.value,
+    )
+
+
+def _zero_share(done: _Pass) -> float:
+    zeros = count = 0.0
+    for batch in done.batches.measured:
+        for name, figures in batch.parameters.items():
+            zeros += figures.zeros
+            count += done.batches.twin.parameters[name].numel()
+    return zeros / count if count else math.nan
+
+
+def uncalibrated(model: nn.Module, mode: str) -> tuple[str, ...]:
+    """Returns the normalisation layers whose running statistics mean nothing.
+
+    In eval mode they are used as they were initialised: never updated.
+    """
+    if mode != "eval":
+        return ()
+    found = []
+    for name, module in model.named_modules():
+        norm = isinstance(module, nn.modules.batchnorm._NormBase)
+        if not norm or not module.track_running_stats or module.running_mean is None:
+            continue
+        mean, var = module.running_mean, module.running_var
+        if bool((mean == 0).all()) and var is not None and bool((var == 1).all()):
+            found.append(name)
+    return tuple(found)

@@ -1,0 +1,210 @@
+"""Keeping the user's model bit-equal while it is measured.
+
+The model runs through ``torch.func.functional_call`` on clones of its
+parameters and buffers, so its weights, buffers and ``.grad`` are never touched.
+What else a forward pass may change (modes, Python attributes, random states) is
+noted before and put back after, also when the forward raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgaudit.errors import CannotRun
+from vgaudit.probe import norms
+
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
+_DROPOUT_NAMES = frozenset(
+    {"StochasticDepth", "DropPath", "DropBlock2d", "DropBlock3d"}
+)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Returns the module inside ``DataParallel``, DDP or ``torch.compile``.
+
+    Raises:
+        CannotRun: for FSDP, whose parameters are sharded.
+    """
+    while type(model).__name__ in _WRAPPERS:
+        compiled = getattr(model, "_orig_mod", None)
+        inner = model.module if compiled is None else compiled
+        assert isinstance(inner, nn.Module)
+        model = inner
+    if type(model).__name__.startswith(("FullyShardedDataParallel", "FSDP")):
+        raise CannotRun(
+            "the model is wrapped in FSDP, and its parameters are sharded",
+            hint="scan the model before wrapping it",
+        )
+    return model
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Puts module attributes and random states back when the block ends.
+
+    Attributes are restored by reference, containers one level deep; tensors in
+    them are protected by the clones that the model runs on.
+    """
+    modules = list(model.modules())
+    before = [_attributes(module) for module in modules]
+    with _random_states(_devices(model)):
+        try:
+            yield
+        finally:
+            for module, attributes in zip(modules, before, strict=True):
+                _restore(module, attributes)
+
+
+def _attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    return {name: (value, _copy(value)) for name, value in module.__dict__.items()}
+
+
+def _copy(value: Any) -> Any:
+    if type(value) in (list, dict, set) or type(value).__name__ == "OrderedDict":
+        return value.copy()
+    return None
+
+
+def _restore(module: nn.Module, attributes: dict[str, tuple[Any, Any]]) -> None:
+    for name in [name for name in module.__dict__ if name not in attributes]:
+        del module.__dict__[name]
+    for name, (value, content) in attributes.items():
+        module.__dict__[name] = value
+        if content is None or not _differs(value, content):
+            continue
+        value.clear()
+        value.extend(content) if isinstance(value, list) else value.update(content)
+
+
+def _differs(value: Any, content: Any) -> bool:
+    """Compares containers by identity of their items: tensors have no truth."""
+    if len(value) != len(content):
+        return True
+    if isinstance(value, dict):
+        return any(
+            key not in value or value[key] is not item for key, item in content.items()
+        )
+    if isinstance(value, set):
+        return bool(value != content)
+    return any(a is not b for a, b in zip(value, content, strict=True))
+
+
+def _devices(model: nn.Module) -> list[torch.device]:
+    tensors = [*model.parameters(), *model.buffers()]
+    return sorted(
+        {tensor.device for tensor in tensors if tensor.device.type == "cuda"}, key=str
+    )
+
+
+@contextlib.contextmanager
+def _random_states(devices: list[torch.device]) -> Iterator[None]:
+    """Restores the random states of torch, Python and numpy."""
+    python = random.getstate()
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    indices = [device.index or 0 for device in devices]
+    with torch.random.fork_rng(indices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            if numpy and numpy_state is not None:
+                numpy.random.set_state(numpy_state)
+
+
+def prepare_mode(model: nn.Module, mode: str) -> None:
+    """Sets train or eval mode; dropout of every kind stays off.
+
+    Only ``training`` flags change, and ``untouched`` restores them.
+    """
+    for module in model.modules():
+        dropout = isinstance(module, nn.modules.dropout._DropoutNd)
+        named = type(module).__name__ in _DROPOUT_NAMES
+        module.training = mode == "train" and not (dropout or named)
+
+
+class Twin:
+    """Clones of all parameters and buffers, on one device and in one type.
+
+    Attributes:
+        state: name → clone, for ``functional_call``; tied tensors share a clone.
+        parameters: name → clone, each distinct parameter once.
+        tied: name → further names of the same parameter.
+        weight_norms: name → L2 norm of the parameter as the user has it.
+        types: module path → class name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        unfreeze: bool = False,
+    ) -> None:
+        self.state: dict[str, Tensor] = {}
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.tied: dict[str, list[str]] = {}
+        clones: dict[int, tuple[str, Tensor]] = {}
+        for name, tensor in _named_tensors(model):
+            if id(tensor) in clones:
+                first, clone = clones[id(tensor)]
+                if first in self.parameters:
+                    self.tied.setdefault(first, []).append(name)
+            else:
+                clone = _clone(tensor, device=device, dtype=dtype, unfreeze=unfreeze)
+                clones[id(tensor)] = (name, clone)
+                if isinstance(clone, nn.Parameter):
+                    self.parameters[name] = clone
+            self.state[name] = clone
+        figures = norms.read([norms.norm(p) for p in self.parameters.values()])
+        self.weight_norms = dict(zip(self.parameters, figures, strict=True))
+        self.types = {name: type(m).__name__ for name, m in model.named_modules()}
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients of the last batch."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+
+def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _clone(
+    tensor: Tensor, *, device: torch.device, dtype: torch.dtype | None, unfreeze: bool
+) -> Tensor:
+    target = tensor.dtype
+    if dtype is not None and tensor.is_complex():
+        target = dtype.to_complex()
+    elif dtype is not None and tensor.is_floating_point():
+        target = dtype
+    clone = tensor.detach().to(device=device, dtype=target, copy=True)
+    if not isinstance(tensor, nn.Parameter):
+        return clone
+    floating = clone.is_floating_point() or clone.is_complex()
+    wanted = floating and (tensor.requires_grad or unfreeze)
+    return nn.Parameter(clone, requires_grad=wanted)
+
+
+@contextlib.contextmanager
+def eager(model: nn.Module) -> Iterator[None]:
+    """Runs compiled submodules eagerly: hooks see nothing inside a compiled one."""
+    compiled = any(
+        type(module).__name__ == "OptimizedModule"
+        or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+    if not compiled:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -1,0 +1,266 @@
+"""One measured batch: forward, cotangent or loss, backward, figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from vgaudit.data.batch import Batch
+from vgaudit.errors import CannotRun
+from vgaudit.probe import graph, norms
+from vgaudit.probe.blueprint import Blueprint, build
+from vgaudit.probe.capture import Recorder
+from vgaudit.probe.forward import Setting, first_line, forward, is_out_of_memory
+from vgaudit.probe.gauges import Gauges, root_sum_square
+from vgaudit.probe.recording import Recording
+from vgaudit.probe.state import Twin
+from vgaudit.probe.sums import ActivationSums
+from vgaudit.probe.tensors import tensors_in
+
+
+@dataclass(slots=True)
+class ParameterFigures:
+    """Gradient of one parameter on one batch."""
+
+    norm: float
+    zeros: float
+    nonfinite: float
+
+
+@dataclass(slots=True)
+class Measured:
+    """All figures of one batch.
+
+    Attributes:
+        reference: norm of the gradient at the output.
+        at: name → norm of the gradient at a node's output.
+        through: name → norm of what a node passes on towards the data.
+        activations: statistics by call.
+        parameters: gradients that arrived, by name.
+        loss: value of the loss, NaN without one.
+        variation: see ``GradientFlow.output_variation``.
+        input_mean, input_std: of the first floating-point input.
+        recomputed: modules that ran again during the backward pass.
+        called: modules that ran. used: parameters given to a function (first batch).
+    """
+
+    reference: float
+    samples: int
+    at: dict[str, float] = field(default_factory=dict)
+    through: dict[str, float] = field(default_factory=dict)
+    activations: dict[str, ActivationSums] = field(default_factory=dict)
+    parameters: dict[str, ParameterFigures] = field(default_factory=dict)
+    loss: float = math.nan
+    variation: float | None = None
+    input_mean: float | None = None
+    input_std: float | None = None
+    recomputed: list[str] = field(default_factory=list)
+    called: set[str] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
+
+
+def measure(
+    setting: Setting, twin: Twin, batch: Batch, number: int, blueprint: Blueprint | None
+) -> tuple[Measured, Blueprint]:
+    """Returns the figures of one batch, and the blueprint they follow.
+
+    A graph of another shape (data-dependent control flow) gets a new blueprint
+    by running the batch again with full recording.
+    """
+    result = _attempt(setting, twin, batch, number, blueprint)
+    if result is None:
+        result = _attempt(setting, twin, batch, number, None)
+        assert result is not None
+    return result
+
+
+def _attempt(
+    setting: Setting, twin: Twin, batch: Batch, number: int, blueprint: Blueprint | None
+) -> tuple[Measured, Blueprint] | None:
+    twin.zero_grad()
+    gauges = Gauges()
+    measured = Measured(reference=math.nan, samples=batch.size)
+
+    def recompute(path: str, node: Node) -> None:
+        measured.recomputed.append(path)
+        gauges.watch(path, node)
+
+    recorder = Recorder(
+        setting.model,
+        samples=batch.size,
+        habits=blueprint.habits if blueprint else None,
+        on_recompute=recompute,
+    )
+    with torch.enable_grad(), recorder:
+        output, loss = forward(setting, twin, batch, recorder)
+        heads = [loss] if loss is not None and _owns_loss(setting) else output
+        nodes = graph.read(heads)
+        if blueprint is not None and not blueprint.fits(nodes):
+            return None
+        if blueprint is None:
+            blueprint = _blueprint(setting, twin, nodes, recorder)
+            measured.called = set(recorder.recording.calls_of)
+            measured.used = _used(twin, recorder.recording)
+        _attach(gauges, blueprint, nodes, heads)
+        _gates(recorder.recording, blueprint)
+        recorder.backward = True
+        cotangents = _backward(setting, heads, loss, number)
+    measured.at, measured.through = gauges.read()
+    measured.reference = _reference(blueprint, measured.at, cotangents, heads)
+    measured.loss = math.nan if loss is None else float(loss.detach())
+    measured.variation = _variation(output, batch.size)
+    measured.input_mean, measured.input_std = _input_moments(batch)
+    measured.activations = {
+        seen.key: seen.sums() for seen in recorder.recording.observations
+    }
+    for key, sums in measured.activations.items():
+        sums.gate = any(row.gate for row in blueprint.rows if row.key == key)
+    measured.parameters = _parameters(twin)
+    return measured, blueprint
+
+
+def _owns_loss(setting: Setting) -> bool:
+    return setting.loss is not None and setting.loss.name == "output"
+
+
+def _used(twin: Twin, recording: Recording) -> set[str]:
+    return {name for name, p in twin.parameters.items() if id(p) in recording.used}
+
+
+def _blueprint(
+    setting: Setting, twin: Twin, nodes: graph.Graph, recorder: Recorder
+) -> Blueprint:
+    names = {id(parameter): name for name, parameter in twin.parameters.items()}
+    recording = recorder.recording
+    plan = graph.plan(nodes, recording.entries, names)
+    return build(setting.model, nodes, recording, recorder.habits, plan)
+
+
+def _attach(
+    gauges: Gauges, blueprint: Blueprint, nodes: graph.Graph, heads: list[Tensor]
+) -> None:
+    for place in blueprint.measured:
+        name = blueprint.names.get(place)
+        if name is not None:
+            gauges.watch(name, nodes.nodes[place])
+    for place, positions in blueprint.gains.items():
+        gauges.watch_through(blueprint.names[place], nodes.nodes[place], positions)
+    for position, head in enumerate(heads):
+        gauges.watch_tensor(f"output#{position}", head)
+
+
+def _gates(recording: Recording, blueprint: Blueprint) -> None:
+    # A site that the first pass did not see belongs to no row.
+    for key in recording.sites:
+        if key not in {row.key for row in blueprint.rows}:
+            blueprint.unmeasured.setdefault(key, "not called in the first batch")
+
+
+def _backward(
+    setting: Setting, heads: list[Tensor], loss: Tensor | None, number: int
+) -> list[float]:
+    """Runs the backward pass; returns the norms of the cotangents, if any."""
+    try:
+        if loss is not None:
+            torch.autograd.backward(loss)
+            return []
+        vectors = [
+            cotangent(head, setting.seed, number, place)
+            for place, head in enumerate(heads)
+        ]
+        torch.autograd.backward(heads, vectors)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise CannotRun(
+            f"the backward pass failed: {first_line(error)}",
+            hint="the model cannot be trained as it is; torch's message above names "
+            "the operation",
+        ) from error
+    return norms.read([norms.norm(vector) for vector in vectors])
+
+
+def cotangent(output: Tensor, seed: int, batch: int, place: int) -> Tensor:
+    """Returns v ~ N(0, I) like ``output``, the same on every device and type.
+
+    E‖Jᵀv‖² = ‖J‖_F², so the backward pass of v measures transport alone.
+    """
+    generator = torch.Generator().manual_seed(_mix(seed, batch, place))
+    vector = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    return vector.to(device=output.device, dtype=output.dtype)
+
+
+def _mix(seed: int, batch: int, place: int) -> int:
+    return (seed * 1_000_003 + batch * 8_191 + place * 127 + 17) % (2**63)
+
+
+def _reference(
+    blueprint: Blueprint,
+    at: dict[str, float],
+    cotangents: list[float],
+    heads: list[Tensor],
+) -> float:
+    """Returns the norm of the gradient at the network's output.
+
+    A model that returns its own loss has no output to compare with; there it
+    is the gradient at its last weight layers.
+    """
+    if cotangents and any(head.dim() > 0 for head in heads):
+        return root_sum_square(cotangents)
+    if any(head.dim() > 0 for head in heads):
+        found = [value for name, value in at.items() if name.startswith("output#")]
+        return root_sum_square(found)
+    terminal = [
+        at[blueprint.names[node]]
+        for node in blueprint.plan.terminal
+        if blueprint.names.get(node) in at
+    ]
+    return root_sum_square(terminal) if terminal else root_sum_square(cotangents)
+
+
+def _variation(outputs: list[Tensor], samples: int) -> float | None:
+    """Returns how much the output differs between samples, relative to its size."""
+    for output in outputs:
+        if output.dim() >= 1 and output.shape[0] == samples and samples > 1:
+            values = output.detach().double() if output.is_floating_point() else None
+            if values is None:
+                return None
+            size = float(torch.linalg.vector_norm(values))
+            spread = float(torch.linalg.vector_norm(values - values.mean(0)))
+            return spread / size if size else 0.0
+    return None
+
+
+def _input_moments(batch: Batch) -> tuple[float | None, float | None]:
+    for tensor in tensors_in((batch.args, batch.kwargs)):
+        if tensor.is_floating_point() and tensor.numel() > 1:
+            values = tensor.detach().double()
+            return float(values.mean()), float(values.std(correction=0))
+    return None, None
+
+
+def _parameters(twin: Twin) -> dict[str, ParameterFigures]:
+    names, figures = [], []
+    for name, parameter in twin.parameters.items():
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        values = gradient.coalesce().values() if gradient.is_sparse else gradient
+        names.append(name)
+        nonzero = torch.count_nonzero(values)
+        figures += [norms.norm(values), (gradient.numel() - nonzero).double()]
+    read = norms.read(figures)
+    found = {}
+    for place, name in enumerate(names):
+        norm, zeros = read[2 * place], read[2 * place + 1]
+        nonfinite = 0.0
+        if not math.isfinite(norm):
+            gradient = twin.parameters[name].grad
+            assert gradient is not None
+            nonfinite = float((~torch.isfinite(gradient.to_dense())).sum())
+        found[name] = ParameterFigures(norm, zeros, nonfinite)
+    return found

@@ -1,0 +1,213 @@
+"""Statistics of activations as sums that merge: batches and ranks alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vgaudit.flow import ActivationFlow, Moments
+from vgaudit.probe.activations import Activation
+
+SATURATION = 0.05
+"""Share of the largest slope below which an element counts as saturated."""
+
+
+@dataclass(slots=True)
+class MomentSums:
+    """Count, mean, sum of squared deviations and range of all values seen.
+
+    Batches are joined by the parallel rule (Chan, Golub, LeVeque 1979), never
+    by E[x²] − m², which in float32 can be negative.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def merge(self, other: MomentSums) -> None:
+        """Adds what ``other`` saw."""
+        if not other.count:
+            return
+        both = self.count + other.count
+        delta = other.mean - self.mean
+        self.squares += other.squares + delta * delta * self.count * other.count / both
+        self.mean += delta * other.count / both
+        self.count = both
+        self.low = min(self.low, other.low)
+        self.high = max(self.high, other.high)
+
+    def moments(self) -> Moments:
+        """Returns the figures; NaN where nothing was seen."""
+        if not self.count:
+            return Moments(mean=math.nan, std=math.nan, min=math.nan, max=math.nan)
+        return Moments(
+            mean=self.mean,
+            std=math.sqrt(max(self.squares, 0.0) / self.count),
+            min=self.low,
+            max=self.high,
+        )
+
+
+def moment_tensors(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns mean, summed squared deviation, min and max as 0-d tensors.
+
+    Two passes: the deviation is taken from the mean before it is squared.
+    """
+    flat = values.reshape(-1)
+    mean = flat.mean()
+    shifted = flat - mean
+    low, high = torch.aminmax(flat)
+    return mean, torch.dot(shifted, shifted), low, high
+
+
+@dataclass(slots=True)
+class ActivationSums:
+    """What one activation call did, over the batches seen so far."""
+
+    activation: Activation
+    input: MomentSums = field(default_factory=MomentSums)
+    output: MomentSums = field(default_factory=MomentSums)
+    slope_squares: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    slope_max: float = 0.0
+    samples: int = 0
+    alive: Tensor | None = None
+    units_known: bool = True
+    gate: bool = False
+
+    def merge(self, other: ActivationSums) -> None:
+        """Adds what ``other`` saw of the same call."""
+        self.input.merge(other.input)
+        self.output.merge(other.output)
+        self.slope_squares += other.slope_squares
+        self.low += other.low
+        self.high += other.high
+        self.slope_max = max(self.slope_max, other.slope_max)
+        self.samples += other.samples
+        self.gate = self.gate or other.gate
+        self._merge_units(other)
+
+    def _merge_units(self, other: ActivationSums) -> None:
+        if self.alive is None:
+            self.alive, self.units_known = other.alive, other.units_known
+        elif other.alive is None or other.alive.shape != self.alive.shape:
+            self.units_known = False
+        else:
+            self.alive = self.alive | other.alive
+
+    def _slope_max(self) -> float:
+        known = self.activation.slope_max
+        return self.slope_max if math.isinf(known) else known
+
+    def flow(self) -> ActivationFlow:
+        """Returns the figures as plain numbers."""
+        count = max(self.input.count, 1)
+        known = self.alive is not None and self.units_known
+        units = self.alive.numel() if known and self.alive is not None else 0
+        alive = int(self.alive.sum()) if known and self.alive is not None else 0
+        return ActivationFlow(
+            kind=self.activation.name,
+            elements=self.input.count,
+            samples=self.samples,
+            input=self.input.moments(),
+            output=self.output.moments(),
+            slope_mean_square=self.slope_squares / count,
+            slope_max=self._slope_max(),
+            saturated_low=self.low / count,
+            saturated_high=self.high / count,
+            units=units,
+            dead_units=units - alive,
+            dead_bound=min(1.0, 3.0 / max(self.samples, 1)),
+            bounded=self.activation.bounded,
+            gate=self.gate,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One activation call on one batch, still on its device.
+
+    Attributes:
+        key: which call.
+        activation: which function.
+        numbers: twelve 0-d figures, see ``observe``.
+        count: elements. samples: samples in the batch.
+        alive: per unit, whether any slope was non-zero; None if unknown.
+    """
+
+    key: str
+    activation: Activation
+    numbers: Tensor
+    count: int
+    samples: int
+    alive: Tensor | None
+
+    def sums(self) -> ActivationSums:
+        """Returns the same as mergeable sums; waits for the device."""
+        n = self.numbers.tolist()
+        return ActivationSums(
+            activation=self.activation,
+            input=MomentSums(self.count, n[0], n[1], n[2], n[3]),
+            output=MomentSums(self.count, n[4], n[5], n[6], n[7]),
+            slope_squares=n[8],
+            low=n[9],
+            high=n[10],
+            slope_max=n[11],
+            samples=self.samples,
+            alive=None if self.alive is None else self.alive.cpu(),
+        )
+
+
+def observe(
+    key: str,
+    activation: Activation,
+    values: tuple[Tensor, Tensor, Tensor],
+    *,
+    axis: int | None,
+    samples: int,
+) -> Observation:
+    """Returns the statistics of one activation call.
+
+    Args:
+        key: name of the call.
+        activation: what is known of φ.
+        values: pre-activation z, φ(z) and φ′(z), of one shape.
+        axis: dimension that runs over units, None if unknown.
+        samples: samples in the batch.
+    """
+    z, out, slope = values
+    size = slope.abs()
+    limit = activation.slope_max
+    top = size.amax()
+    flat = size < SATURATION * (top if math.isinf(limit) else limit)
+    below = z < activation.steepest
+    saturated_low = (flat & below).sum(dtype=z.dtype)
+    saturated = flat.sum(dtype=z.dtype)
+    figures = [
+        *moment_tensors(z),
+        *moment_tensors(out),
+        torch.dot(size.reshape(-1), size.reshape(-1)),
+        saturated_low,
+        saturated - saturated_low,
+        top,
+    ]
+    return Observation(
+        key=key,
+        activation=activation,
+        numbers=torch.stack([figure.double() for figure in figures]),
+        count=z.numel(),
+        samples=samples,
+        alive=None if axis is None else _alive(size, axis),
+    )
+
+
+def _alive(size: Tensor, axis: int) -> Tensor:
+    axis %= size.dim()
+    others = [dim for dim in range(size.dim()) if dim != axis]
+    return (size.amax(others) if others else size) > 0
