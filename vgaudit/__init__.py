@@ -1,0 +1,62 @@
+"""Audits PyTorch models for vanishing gradients.
+
+The names below are imported when first used, so that judging a stored report
+does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vgaudit.api import assert_gradient_healthy, load, scan, watch
+    from vgaudit.errors import VgauditError
+    from vgaudit.findings import Finding, Report
+    from vgaudit.flow import GradientFlow
+    from vgaudit.job import DataOptions, LoadOptions, ProbeOptions
+    from vgaudit.judge import Policy, judge
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DataOptions": "vgaudit.job",
+    "Finding": "vgaudit.findings",
+    "GradientFlow": "vgaudit.flow",
+    "LoadOptions": "vgaudit.job",
+    "Policy": "vgaudit.judge",
+    "ProbeOptions": "vgaudit.job",
+    "Report": "vgaudit.findings",
+    "VgauditError": "vgaudit.errors",
+    "assert_gradient_healthy": "vgaudit.api",
+    "judge": "vgaudit.judge",
+    "load": "vgaudit.api",
+    "scan": "vgaudit.api",
+    "watch": "vgaudit.api",
+}
+
+__all__ = [
+    "DataOptions",
+    "Finding",
+    "GradientFlow",
+    "LoadOptions",
+    "Policy",
+    "ProbeOptions",
+    "Report",
+    "VgauditError",
+    "assert_gradient_healthy",
+    "judge",
+    "load",
+    "scan",
+    "watch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -368,6 +368,41 @@ class GradientFlow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StructureRow:
+    """One row of a model's structure: the layer table without figures."""
+
+    path: str
+    type: str
+    depth: int | None
+    trunk: bool
+    weighted: bool
+    activation: bool
+    parameters: int
+    source: Source | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """The dataflow of a model, found without computing anything.
+
+    Attributes:
+        rows: parametric operations and activations, in forward order.
+        weight_layers: weight layers on the longest path.
+        cut_nodes: tensors through which everything passes.
+        branches: chains of weight layers beside the trunk.
+        unused: trainable parameters that the output does not depend on.
+        not_measured: what a scan would not see, with the reason.
+    """
+
+    rows: tuple[StructureRow, ...]
+    weight_layers: int
+    cut_nodes: int
+    branches: int
+    unused: tuple[str, ...] = ()
+    not_measured: tuple[NotMeasured, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """The model that was scanned, and where it came from.
 

@@ -18,7 +18,7 @@ from vgaudit.flow import (
 )
 from vgaudit.probe.blueprint import Blueprint, Row, owner
 from vgaudit.probe.interval import decades, interval
-from vgaudit.probe.state import Twin
+from vgaudit.probe.state import Weights
 from vgaudit.probe.step import Measured
 from vgaudit.probe.sums import ActivationSums
 
@@ -34,7 +34,7 @@ class Batches:
     """
 
     blueprint: Blueprint
-    twin: Twin
+    weights: Weights
     measured: list[Measured]
 
     def over(self, ratio: Ratio) -> Interval | None:
@@ -84,13 +84,23 @@ def trunk(batches: Batches) -> tuple[TrunkStep, ...]:
 
 
 def total(batches: Batches) -> Interval | None:
-    """Returns the trunk attenuation: at the deepest weight layer of the trunk."""
-    plan = batches.blueprint.plan
+    """Returns the trunk attenuation: at the deepest weight layer of the trunk.
+
+    A net that no single tensor cuts in two (several outputs of a recurrent
+    layer) is judged by all the places together where the data enters.
+    """
+    plan, names = batches.blueprint.plan, batches.blueprint.names
     weighted = [node for node in plan.cuts if node in plan.weights]
-    candidates = weighted or list(plan.cuts)
-    if not candidates:
-        return None
-    return batches.attenuation(batches.blueprint.names.get(candidates[-1]))
+    if weighted or plan.cuts:
+        return batches.attenuation(names.get((weighted or list(plan.cuts))[-1]))
+    entries = [names[node] for node in plan.dag.sources if node in names]
+
+    def ratio(batch: Measured) -> float:
+        parts = [batch.at[name] for name in entries if name in batch.at]
+        norm = math.hypot(*parts) if parts else math.nan
+        return decades(norm, batch.reference)
+
+    return batches.over(ratio)
 
 
 def branches(batches: Batches) -> tuple[BranchFlow, ...]:
@@ -181,30 +191,30 @@ def _rows_without_gradient(batches: Batches) -> list[Row]:
     Their modules did not run, are detached, or run again inside reentrant
     activation checkpointing, where their gradient was caught on the way.
     """
-    twin = batches.twin
+    weights = batches.weights
     listed = {name for row in batches.blueprint.rows for name in row.parameters}
     missing: dict[str, list[str]] = {}
-    for name in twin.parameters:
+    for name in weights.parameters:
         if name not in listed:
             missing.setdefault(owner(name), []).append(name)
     return [
         Row(
             key=path or names[0],
             path=path or names[0],
-            type=twin.types.get(path, "Parameter"),
+            type=weights.types.get(path, "Parameter"),
             node=None,
             order=0,
             parameters=tuple(names),
-            weighted=any(twin.parameters[name].dim() >= 2 for name in names),
+            weighted=any(weights.parameters[name].dim() >= 2 for name in names),
         )
         for path, names in missing.items()
     ]
 
 
 def _parameter(batches: Batches, name: str) -> ParameterFlow:
-    parameter = batches.twin.parameters[name]
+    parameter = batches.weights.parameters[name]
     seen = [b.parameters[name] for b in batches.measured if name in b.parameters]
-    weight_norm = batches.twin.weight_norms[name]
+    weight_norm = batches.weights.norms[name]
     numel = max(parameter.numel(), 1)
     norm = statistics.fmean(figure.norm for figure in seen) if seen else 0.0
     zeros = statistics.fmean(figure.zeros for figure in seen) if seen else numel
@@ -222,7 +232,7 @@ def _parameter(batches: Batches, name: str) -> ParameterFlow:
         trainable=parameter.requires_grad,
         connected=bool(seen),
         called=owner(name) in first.called or name in first.used,
-        tied=tuple(batches.twin.tied.get(name, ())),
+        tied=tuple(batches.weights.tied.get(name, ())),
     )
 
 

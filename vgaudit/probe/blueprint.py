@@ -110,14 +110,15 @@ def build(
     model: nn.Module, graph: Graph, recording: Recording, habits: Habits, plan: Plan
 ) -> Blueprint:
     """Returns the blueprint of a model from its first pass."""
-    rows = _parametric_rows(model, graph, plan, recording)
+    callers = _Callers(recording.calls)
+    rows = _parametric_rows(model, graph, plan, callers)
     rows += _activation_rows(graph, plan, recording)
     rows.sort(key=lambda row: row.order)
     chains = [
         chain for chain in plan.chains if any(n in plan.weights for n in chain.nodes)
     ]
     names = {row.node: row.key for row in rows if row.node is not None}
-    names.update(_other_names(graph, plan, recording, names))
+    names.update(_other_names(graph, plan, callers, names))
     blueprint = Blueprint(
         kinds=graph.kinds,
         plan=plan,
@@ -137,16 +138,15 @@ def owner(parameter: str) -> str:
     return _PARAMETRIZED.sub("", parameter.rpartition(".")[0])
 
 
-def _primary(names: tuple[str, ...], shapes: dict[str, int]) -> str:
-    return max(names, key=lambda name: shapes.get(name, 0))
-
-
 def _parametric_rows(
-    model: nn.Module, graph: Graph, plan: Plan, recording: Recording
+    model: nn.Module, graph: Graph, plan: Plan, callers: _Callers
 ) -> list[Row]:
-    shapes = {name: p.dim() for name, p in model.named_parameters()}
+    owners = _Owners(model)
     nodes = sorted(plan.parametric, key=lambda n: graphs.sequence(graph.nodes[n]))
-    primary = {node: _primary(plan.parametric[node], shapes) for node in nodes}
+    primary = {
+        node: owners.primary(plan.parametric[node], callers.of(graph.nodes[node]))
+        for node in nodes
+    }
     distinct: dict[str, set[str]] = {}
     for name in primary.values():
         distinct.setdefault(owner(name), set()).add(name)
@@ -158,9 +158,9 @@ def _parametric_rows(
         name = primary[node]
         path = owner(name)
         label = name if len(distinct[path]) > 1 or not path else path
-        fresh = tuple(n for n in plan.parametric[node] if n not in owned)
+        fresh = [n for n in plan.parametric[node] if n not in owned]
         owned.update(fresh)
-        call = recording.calls.get(graph.nodes[node])
+        call = callers.of(graph.nodes[node])
         rows.append(
             Row(
                 key=label if seen[name] == 0 else f"{label} call {seen[name] + 1}",
@@ -171,12 +171,69 @@ def _parametric_rows(
                 call=seen[name],
                 calls=total[name],
                 source=call.source if call else None,
-                parameters=fresh,
+                parameters=tuple(sorted(fresh, key=owners.order)),
                 weighted=node in plan.weights,
             )
         )
         seen[name] += 1
     return rows
+
+
+class _Callers:
+    """Which recorded call made a node.
+
+    A composite function is seen from outside: its last node is known, and the
+    inner ones were made just before it.
+    """
+
+    def __init__(self, calls: dict[Node, Call]) -> None:
+        self._calls = calls
+        pairs = sorted(((graphs.sequence(n), c) for n, c in calls.items()), key=_first)
+        self._numbers = [number for number, _ in pairs]
+        self._ordered = [call for _, call in pairs]
+
+    def of(self, node: Node) -> Call | None:
+        """Returns the call that was running when ``node`` was made."""
+        if node in self._calls:
+            return self._calls[node]
+        place = bisect_left(self._numbers, graphs.sequence(node))
+        return self._ordered[place] if place < len(self._ordered) else None
+
+    def ends(self, node: Node) -> bool:
+        """Tells whether ``node`` is the last one of its call."""
+        return node in self._calls
+
+
+def _first(pair: tuple[int, Call]) -> int:
+    return pair[0]
+
+
+class _Owners:
+    """Which parameter names an operation, where there are several or it is tied."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._dims: dict[str, int] = {}
+        self._place: dict[str, int] = {}
+        self._aliases: dict[int, list[str]] = {}
+        self._ids: dict[str, int] = {}
+        named = model.named_parameters(remove_duplicate=False)
+        for place, (name, parameter) in enumerate(named):
+            self._dims[name], self._place[name] = parameter.dim(), place
+            self._ids[name] = id(parameter)
+            self._aliases.setdefault(id(parameter), []).append(name)
+
+    def order(self, name: str) -> int:
+        """Returns the place of a parameter in ``named_parameters()``."""
+        return self._place.get(name, 0)
+
+    def primary(self, names: tuple[str, ...], call: Call | None) -> str:
+        """Returns the parameter with most dimensions, under the caller's name."""
+        chosen = max(
+            names, key=lambda name: (self._dims.get(name, 0), -self.order(name))
+        )
+        aliases = self._aliases.get(self._ids.get(chosen, 0), [chosen])
+        here = [name for name in aliases if call and owner(name) == call.path]
+        return here[0] if here else chosen
 
 
 def _type(model: nn.Module, path: str, kind: str) -> str:
@@ -288,39 +345,19 @@ def _gains(graph: Graph, plan: Plan, rows: list[Row]) -> dict[int, tuple[int, ..
 
 
 def _other_names(
-    graph: Graph, plan: Plan, recording: Recording, known: dict[int, str]
+    graph: Graph, plan: Plan, callers: _Callers, known: dict[int, str]
 ) -> dict[int, str]:
     """Returns names for cut nodes that are not rows: ``layer1.0 add#1``."""
-    calls = recording.calls
-    order = sorted(
-        ((graphs.sequence(node), node) for node in calls), key=lambda pair: pair[0]
-    )
-    numbers = [number for number, _ in order]
     wanted = set(plan.cuts) | {n for chain in plan.chains for n in chain.nodes}
     counts: Counter[str] = Counter()
     names = {}
     for node in sorted(wanted, key=lambda n: graphs.sequence(graph.nodes[n])):
         if node in known:
             continue
-        call = calls.get(graph.nodes[node]) or _nearest(
-            graphs.sequence(graph.nodes[node]), numbers, order, calls
-        )
+        call = callers.of(graph.nodes[node])
         text = f"{call.path} {call.function}".strip() if call else graph.kinds[node]
+        if call is not None and not callers.ends(graph.nodes[node]):
+            text = f"{text}/{graph.kinds[node]}"
         counts[text] += 1
         names[node] = f"{text}#{counts[text]}"
     return names
-
-
-def _nearest(
-    number: int,
-    numbers: list[int],
-    order: list[tuple[int, Node]],
-    calls: dict[Node, Call],
-) -> Call | None:
-    """Returns the call that was running when a node was made.
-
-    A composite function is seen from outside: its last node is known, and the
-    inner ones were made just before it.
-    """
-    place = bisect_left(numbers, number)
-    return calls[order[place][1]] if place < len(order) else None

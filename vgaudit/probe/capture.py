@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ class Recorder(TorchFunctionMode):
             lines, the call behind every node, and where the data enters.
         on_recompute: called with (path, node) when a module runs again during
             the backward pass (activation checkpointing).
+        only: ``watch`` leaves dropout as it is; ``structure`` lists activations
+            without measuring them.
     """
 
     def __init__(
@@ -54,12 +56,15 @@ class Recorder(TorchFunctionMode):
         samples: int,
         habits: Habits | None = None,
         on_recompute: Callable[[str, Node], None] | None = None,
+        only: Literal["", "watch", "structure"] = "",
     ) -> None:
         super().__init__()
         self.recording = Recording()
         self.habits = habits or Habits()
         self.backward = False
-        self._samples = samples
+        self.samples = samples
+        self._dropout_off = only != "watch"
+        self._statistics = only != "structure"
         self._structure = habits is None
         self._on_recompute = on_recompute
         self._names: dict[int, str] = {}
@@ -93,6 +98,10 @@ class Recorder(TorchFunctionMode):
         return f"{parent}.{type(module).__name__}".lstrip(".")
 
     # ------------------------------------------------------------ modules
+
+    def enter_root(self, module: nn.Module, args: Any) -> None:
+        """Notes a call of the root that began before the recorder was entered."""
+        self._enter_module(module, args)
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         path = self.path(module)
@@ -165,7 +174,9 @@ class Recorder(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Runs one torch function, dropout off, and records what it shows."""
-        args, kwargs = without_dropout(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        if self._dropout_off:
+            args, kwargs = without_dropout(func, args, kwargs)
         if self.backward:
             return func(*args, **kwargs)
         activation = activations.canonical(func)
@@ -217,6 +228,8 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         z, out = values
         self.recording.sites[site.key] = site
+        if not self._statistics:
+            return
         if not z.is_floating_point():
             self.recording.unmeasured[site.key] = f"statistics of {z.dtype} values"
             return
@@ -233,7 +246,7 @@ class Recorder(TorchFunctionMode):
                     activation,
                     (z, out, slope),
                     axis=axis,
-                    samples=self._samples,
+                    samples=self.samples,
                 )
             )
 
@@ -278,11 +291,13 @@ class Recorder(TorchFunctionMode):
                 if enters:
                     self.recording.entries.append(node)
         if name in _FUSED:
-            self.recording.unmeasured[f"{path} gates"] = (
+            self.recording.unmeasured[f"{path or 'the model'}: gates"] = (
                 f"the gates inside the fused {name} kernel; its weights are measured"
             )
         elif name == "glu":
-            self.recording.unmeasured[f"{path} glu"] = "the sigmoid gate inside F.glu"
+            self.recording.unmeasured[f"{path or 'the model'}: glu"] = (
+                "the sigmoid gate inside F.glu"
+            )
 
 
 def mark_data(value: Any) -> None:

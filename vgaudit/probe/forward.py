@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,12 @@ from vgaudit.probe import capture
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.state import Twin
 from vgaudit.probe.tensors import cast, differentiable, tensors_in
+
+_REENTRANT = "None of the inputs have requires_grad=True"
+_REENTRANT_WHY = (
+    "a segment whose input needs no gradient: reentrant checkpointing leaves its "
+    "parameters without one; checkpoint(..., use_reentrant=False) does not"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +53,17 @@ def forward(
     )
     capture.mark_data((args, kwargs))
     try:
-        value = torch.func.functional_call(setting.model, twin.state, args, kwargs)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            value = setting.model(*args, **kwargs)
     except Exception as error:
-        raise _failure(error, setting.model, recorder) from error
+        raise failure(error, setting.model, recorder) from error
+    if any(_REENTRANT in str(warning.message) for warning in said):
+        recorder.recording.unmeasured["activation checkpointing"] = _REENTRANT_WHY
     chosen = _select(value, setting.output)
     outputs = differentiable(chosen)
     if not outputs:
-        raise _no_gradient(chosen, twin)
+        raise _no_gradient(chosen, twin, recorder)
     loss = None
     if setting.loss is not None:
         if setting.check is not None:
@@ -107,7 +118,7 @@ def _select(value: Any, output: str | None) -> Any:
         ) from error
 
 
-def _no_gradient(output: Any, twin: Twin) -> CannotRun:
+def _no_gradient(output: Any, twin: Twin, recorder: Recorder) -> CannotRun:
     if not any(p.requires_grad for p in twin.parameters.values()):
         return CannotRun(
             f"0 of {len(twin.parameters)} parameters are trainable",
@@ -118,6 +129,12 @@ def _no_gradient(output: Any, twin: Twin) -> CannotRun:
         return CannotRun(
             f"the output holds no tensor: {type(output).__name__}",
             hint="choose a part of it with --output",
+        )
+    if "activation checkpointing" in recorder.recording.unmeasured:
+        return CannotRun(
+            "no gradient can flow: reentrant activation checkpointing got an input "
+            "that needs no gradient",
+            hint="use checkpoint(..., use_reentrant=False)",
         )
     why = "made under inference_mode" if found[0].is_inference() else "detached"
     if not any(t.is_floating_point() or t.is_complex() for t in found):
@@ -135,7 +152,7 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _failure(error: Exception, model: nn.Module, recorder: Recorder) -> Exception:
+def failure(error: Exception, model: nn.Module, recorder: Recorder) -> Exception:
     """Returns the error to raise for a failed forward, naming the module."""
     if is_out_of_memory(error):
         return error

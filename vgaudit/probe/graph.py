@@ -8,7 +8,7 @@ reused modules and control flow all leave their nodes in it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,18 +102,27 @@ class Plan:
     weight_layers: int = 0
 
 
-def plan(graph: Graph, entries: Iterable[Node], names: dict[int, str]) -> Plan:
+def plan(
+    graph: Graph,
+    entries: Iterable[Node],
+    names: dict[int, str],
+    made: Collection[Node] = (),
+) -> Plan:
     """Returns what to measure.
 
     Args:
         graph: the graph of a forward pass.
         entries: nodes at which data that needs no gradient meets the first
-            tensor that does; without any, every leaf counts as one.
+            tensor that does; where none is known, the deepest weights count.
         names: ``id`` of a leaf → name of the parameter.
+        made: the last node of every call that was recorded.
     """
-    sources = [graph.index[node] for node in entries if node in graph.index]
+    known = [graph.index[node] for node in entries if node in graph.index]
+    fences = {graph.index[node] for node in made if node in graph.index}
+    sources = {place for node in known for place in _meeting(graph, node, fences)}
     if not sources:
-        sources = [i for i, children in enumerate(graph.edges) if not children]
+        roots = [place for root in graph.roots for place in _meeting(graph, root, ())]
+        sources = set(roots)
     dag = trunk.restrict(graph.edges, graph.roots, sources)
     parametric = _parameters_of(graph, frozenset(dag.order), names)
     weights = frozenset(
@@ -131,6 +140,32 @@ def plan(graph: Graph, entries: Iterable[Node], names: dict[int, str]) -> Plan:
         terminal=frozenset(node for node in weights if depth[node] == 0),
         weight_layers=max((depth[node] + 1 for node in weights), default=0),
     )
+
+
+def _meeting(graph: Graph, node: int, fences: Collection[int]) -> list[int]:
+    """Returns where inside one call the data meets the weights.
+
+    A composite call (a linear layer on three dimensions, a whole LSTM) ends in
+    another node than the one that multiplies; the deepest weight operations
+    that the call made are those. Other calls' nodes fence it in.
+    """
+    below: dict[int, bool] = {}
+    found = []
+    stack = [(node, False)]
+    while stack:
+        place, leaving = stack.pop()
+        inside = [c for c in graph.edges[place] if c not in fences]
+        if leaving:
+            weight = operations.is_weight(graph.kinds[place])
+            deeper = any(below.get(child, False) for child in inside)
+            below[place] = weight or deeper
+            if weight and not deeper:
+                found.append(place)
+        elif place not in below:
+            below[place] = False
+            stack.append((place, True))
+            stack.extend((child, False) for child in inside if child not in below)
+    return found or [node]
 
 
 def _parameters_of(

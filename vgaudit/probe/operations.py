@@ -192,6 +192,7 @@ def cause(name: str, *, parametric: bool) -> Cause:
         (is_weight(name) and parametric, "weights"),
         (name in _POOLS, "pooling"),
         (name in _RESHAPES, "reshape"),
+        (name in {"Add", "Sub"}, "merge"),
         (parametric, "weights"),
         (name in _MERGES or is_weight(name), "merge"),
     )

@@ -171,19 +171,20 @@ def _measure_all(scan: _Scan, dtype: torch.dtype | None) -> _Pass:
     )
     measuring = _Measuring(setting, twin)
     skipped = 0
-    for number, batch in enumerate(scan.batches):
-        if not _is_finite(batch):
-            skipped += 1
-            continue
-        scan.say(f"batch {number + 1} of {len(scan.batches)}")
-        measuring.add(batch, number)
+    with twin.standing_in(scan.model):
+        for number, batch in enumerate(scan.batches):
+            if not _is_finite(batch):
+                skipped += 1
+                continue
+            scan.say(f"batch {number + 1} of {len(scan.batches)}")
+            measuring.add(batch, number)
     if measuring.blueprint is None:
         raise NothingMeasured(
             f"none of {len(scan.batches)} batches could be measured: "
             f"{skipped} hold NaN or infinite values",
             hint="check the data, or measure on synthetic inputs without --data",
         )
-    joined = Batches(measuring.blueprint, twin, measuring.measured)
+    joined = Batches(measuring.blueprint, twin.weights, measuring.measured)
     own = dtype or own_dtype(scan.model)
     return _Pass(joined, own, measuring.blocked, skipped, measuring.notes)
 
@@ -308,7 +309,7 @@ def _zero_share(done: _Pass) -> float:
     for batch in done.batches.measured:
         for name, figures in batch.parameters.items():
             zeros += figures.zeros
-            count += done.batches.twin.parameters[name].numel()
+            count += done.batches.weights.parameters[name].numel()
     return zeros / count if count else math.nan
 
 

@@ -1,7 +1,8 @@
 """Keeping the user's model bit-equal while it is measured.
 
-The model runs through ``torch.func.functional_call`` on clones of its
-parameters and buffers, so its weights, buffers and ``.grad`` are never touched.
+Clones stand in for its parameters and buffers, in the backward pass too (where
+activation checkpointing runs modules again, after a ``functional_call`` would
+have put the originals back), so weights, buffers and ``.grad`` are never touched.
 What else a forward pass may change (modes, Python attributes, random states) is
 noted before and put back after, also when the forward raises.
 """
@@ -12,6 +13,7 @@ import contextlib
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Returns the module inside ``DataParallel``, DDP or ``torch.compile``.
 
     Raises:
-        CannotRun: for FSDP, whose parameters are sharded.
+        CannotRun: for FSDP, whose parameters are sharded, and for TorchScript.
     """
     while type(model).__name__ in _WRAPPERS:
         compiled = getattr(model, "_orig_mod", None)
@@ -42,6 +44,12 @@ def unwrap(model: nn.Module) -> nn.Module:
             "the model is wrapped in FSDP, and its parameters are sharded",
             hint="scan the model before wrapping it",
         )
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CannotRun(
+                f"{name or 'the model'} is TorchScript, whose calls cannot be watched",
+                hint="pass the eager module that was scripted",
+            )
     return model
 
 
@@ -130,15 +138,49 @@ def prepare_mode(model: nn.Module, mode: str) -> None:
         module.training = mode == "train" and not (dropout or named)
 
 
+@dataclass(slots=True)
+class Weights:
+    """The parameters of a model, as the measurement needs to know them.
+
+    Attributes:
+        parameters: name → parameter, each distinct one once.
+        tied: name → further names of the same parameter.
+        norms: name → L2 norm of its values.
+        types: module path → class name.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    tied: dict[str, list[str]]
+    norms: dict[str, float]
+    types: dict[str, str]
+
+
+def weights_of(model: nn.Module) -> Weights:
+    """Returns the parameters of a live model."""
+    tied: dict[str, list[str]] = {}
+    first: dict[int, str] = {}
+    parameters: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            tied.setdefault(first[id(parameter)], []).append(name)
+        else:
+            first[id(parameter)] = name
+            parameters[name] = parameter
+    figures = norms.read([norms.norm(p.detach()) for p in parameters.values()])
+    return Weights(
+        parameters=parameters,
+        tied=tied,
+        norms=dict(zip(parameters, figures, strict=True)),
+        types={name: type(module).__name__ for name, module in model.named_modules()},
+    )
+
+
 class Twin:
     """Clones of all parameters and buffers, on one device and in one type.
 
     Attributes:
-        state: name → clone, for ``functional_call``; tied tensors share a clone.
-        parameters: name → clone, each distinct parameter once.
-        tied: name → further names of the same parameter.
-        weight_norms: name → L2 norm of the parameter as the user has it.
-        types: module path → class name.
+        state: name → clone; tied tensors share a clone.
+        weights: the cloned parameters, with the norms that the user's have.
     """
 
     def __init__(
@@ -150,23 +192,41 @@ class Twin:
         unfreeze: bool = False,
     ) -> None:
         self.state: dict[str, Tensor] = {}
-        self.parameters: dict[str, nn.Parameter] = {}
-        self.tied: dict[str, list[str]] = {}
-        clones: dict[int, tuple[str, Tensor]] = {}
+        self.weights = weights_of(model)
+        clones: dict[int, Tensor] = {}
         for name, tensor in _named_tensors(model):
-            if id(tensor) in clones:
-                first, clone = clones[id(tensor)]
-                if first in self.parameters:
-                    self.tied.setdefault(first, []).append(name)
-            else:
-                clone = _clone(tensor, device=device, dtype=dtype, unfreeze=unfreeze)
-                clones[id(tensor)] = (name, clone)
-                if isinstance(clone, nn.Parameter):
-                    self.parameters[name] = clone
-            self.state[name] = clone
-        figures = norms.read([norms.norm(p) for p in self.parameters.values()])
-        self.weight_norms = dict(zip(self.parameters, figures, strict=True))
-        self.types = {name: type(m).__name__ for name, m in model.named_modules()}
+            if id(tensor) not in clones:
+                clones[id(tensor)] = _clone(
+                    tensor, device=device, dtype=dtype, unfreeze=unfreeze
+                )
+            self.state[name] = clones[id(tensor)]
+        for name in self.weights.parameters:
+            clone = self.state[name]
+            assert isinstance(clone, nn.Parameter)
+            self.weights.parameters[name] = clone
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The cloned parameters by name, each distinct one once."""
+        return self.weights.parameters
+
+    @contextlib.contextmanager
+    def standing_in(self, model: nn.Module) -> Iterator[None]:
+        """Puts the clones in place of the model's own tensors for a while."""
+        replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+        try:
+            for path, module in model.named_modules(remove_duplicate=False):
+                prefix = f"{path}." if path else ""
+                for table in (module._parameters, module._buffers):
+                    for name, tensor in list(table.items()):
+                        clone = self.state.get(prefix + name)
+                        if tensor is not None and clone is not None:
+                            replaced.append((table, name, tensor))
+                            table[name] = clone
+            yield
+        finally:
+            for table, name, tensor in reversed(replaced):
+                table[name] = tensor
 
     def zero_grad(self) -> None:
         """Forgets the gradients of the last batch."""

@@ -105,7 +105,7 @@ def _attempt(
             blueprint = _blueprint(setting, twin, nodes, recorder)
             measured.called = set(recorder.recording.calls_of)
             measured.used = _used(twin, recorder.recording)
-        _attach(gauges, blueprint, nodes, heads)
+        attach(gauges, blueprint, nodes, heads)
         _gates(recorder.recording, blueprint)
         recorder.backward = True
         cotangents = _backward(setting, heads, loss, number)
@@ -136,13 +136,14 @@ def _blueprint(
 ) -> Blueprint:
     names = {id(parameter): name for name, parameter in twin.parameters.items()}
     recording = recorder.recording
-    plan = graph.plan(nodes, recording.entries, names)
+    plan = graph.plan(nodes, recording.entries, names, recording.calls)
     return build(setting.model, nodes, recording, recorder.habits, plan)
 
 
-def _attach(
+def attach(
     gauges: Gauges, blueprint: Blueprint, nodes: graph.Graph, heads: list[Tensor]
 ) -> None:
+    """Puts gauges on the nodes that the blueprint names, and on the outputs."""
     for place in blueprint.measured:
         name = blueprint.names.get(place)
         if name is not None:

@@ -1,0 +1,104 @@
+"""The structure of a model by fake tensors: shapes and graph, no computation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vgaudit.data.batch import Batch
+from vgaudit.errors import CannotRun
+from vgaudit.flow import NotMeasured, Structure, StructureRow
+from vgaudit.probe import capture, graph, state
+from vgaudit.probe.blueprint import Blueprint, build
+from vgaudit.probe.capture import Recorder
+from vgaudit.probe.forward import failure
+from vgaudit.probe.tensors import differentiable, map_tensors
+
+
+def structure(model: nn.Module, batch: Batch, *, mode: str = "train") -> Structure:
+    """Returns the dataflow of ``model`` on a batch of this shape.
+
+    Runs the forward pass on fake tensors: no data is read, no arithmetic done,
+    so a model of any size takes little time and memory.
+
+    Raises:
+        CannotRun: the forward pass fails, or depends on the values of tensors.
+    """
+    model = state.unwrap(model)
+    with state.untouched(model), state.eager(model):
+        state.prepare_mode(model, mode)
+        return _structure(model, batch)
+
+
+def _structure(model: nn.Module, batch: Batch) -> Structure:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    twins: dict[int, Tensor] = {}
+
+    def twin(tensor: Tensor) -> Tensor:
+        if id(tensor) not in twins:
+            twins[id(tensor)] = fake.from_tensor(tensor)
+        return twins[id(tensor)]
+
+    named: list[tuple[str, Tensor]] = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    weights: dict[str, Tensor] = {name: twin(tensor) for name, tensor in named}
+    args, kwargs = map_tensors((batch.args, batch.kwargs), twin)
+    recorder = Recorder(model, samples=batch.size, only="structure")
+    with fake, torch.enable_grad(), recorder:
+        capture.mark_data((args, kwargs))
+        try:
+            value = torch.func.functional_call(model, weights, args, kwargs)
+        except Exception as error:
+            raise failure(error, model, recorder) from error
+        heads = differentiable(value)
+        if not heads:
+            raise CannotRun(
+                "no gradient can flow: the output does not depend on the weights",
+                hint="scan the model to see where the graph ends",
+            )
+        nodes = graph.read(heads)
+    names = {id(weights[name]): name for name, _ in model.named_parameters()}
+    recording = recorder.recording
+    plan = graph.plan(nodes, recording.entries, names, recording.calls)
+    blueprint = build(model, nodes, recording, recorder.habits, plan)
+    return _describe(model, blueprint, dict(model.named_parameters()))
+
+
+def _describe(
+    model: nn.Module, blueprint: Blueprint, parameters: dict[str, Any]
+) -> Structure:
+    cuts = set(blueprint.plan.cuts)
+    used = {name for names in blueprint.plan.parametric.values() for name in names}
+    rows = tuple(
+        StructureRow(
+            path=row.key,
+            type=row.type,
+            depth=None if row.node is None else blueprint.plan.depth.get(row.node),
+            trunk=row.node in cuts,
+            weighted=row.weighted,
+            activation=bool(row.activation),
+            parameters=sum(parameters[name].numel() for name in row.parameters),
+            source=row.source,
+        )
+        for row in blueprint.rows
+    )
+    return Structure(
+        rows=rows,
+        weight_layers=blueprint.plan.weight_layers,
+        cut_nodes=len(cuts),
+        branches=len(blueprint.chains),
+        unused=tuple(
+            name
+            for name, parameter in parameters.items()
+            if parameter.requires_grad and name not in used
+        ),
+        not_measured=tuple(
+            NotMeasured(path=path, reason=reason)
+            for path, reason in blueprint.unmeasured.items()
+        ),
+    )

@@ -1,0 +1,243 @@
+"""Measuring inside the user's own training loop, on the live model."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from vgaudit.errors import NothingMeasured
+from vgaudit.flow import Audit, DataFacts, GradientFlow, Precision, RunFacts, Target
+from vgaudit.probe import assemble, capture, graph, norms, state
+from vgaudit.probe.assemble import Batches
+from vgaudit.probe.blueprint import Blueprint, build
+from vgaudit.probe.capture import Recorder
+from vgaudit.probe.gauges import Gauges, root_sum_square
+from vgaudit.probe.step import Measured, ParameterFigures, attach
+from vgaudit.probe.tensors import differentiable, tensors_in
+
+
+class Watch:
+    """Watches forward and backward passes of a live model; a context manager.
+
+    Only hooks are added, and they are removed at the end: outputs, gradients
+    and random states are those of the unwatched loop. Each measured forward
+    pass counts as one batch; the backward pass may be the user's own, with any
+    loss, scaler or accumulation.
+
+    Args:
+        model: the module that the loop calls.
+        every: measure every n-th forward pass.
+        describe: states what the model is, for the report.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        every: int = 1,
+        describe: Callable[[nn.Module], Target] | None = None,
+    ) -> None:
+        self._model = state.unwrap(model)
+        self._every = max(every, 1)
+        self._describe = describe
+        self._handles: list[RemovableHandle] = []
+        self._recorder: Recorder | None = None
+        self._blueprint: Blueprint | None = None
+        self._passes: list[_Pass] = []
+        self._forwards = 0
+        self._stack = contextlib.ExitStack()
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> Watch:
+        self._stack.enter_context(state.eager(self._model))
+        self._handles = [
+            self._model.register_forward_pre_hook(
+                self._before, with_kwargs=True, prepend=True
+            ),
+            self._model.register_forward_hook(self._after, always_call=True),
+        ]
+        for name, parameter in state.weights_of(self._model).parameters.items():
+            if parameter.requires_grad:
+                hook = self._parameter_hook(name)
+                self._handles.append(
+                    parameter.register_hook(hook)  # type: ignore[no-untyped-call]
+                )
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._leave_recorder()
+        self._stack.close()
+
+    def _leave_recorder(self) -> None:
+        if self._recorder is not None:
+            self._recorder.__exit__(None, None, None)
+            self._recorder = None
+
+    def _parameter_hook(self, name: str) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
+            if self._passes:
+                self._passes[-1].add(name, gradient)
+
+        return hook
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._forwards += 1
+        if (self._forwards - 1) % self._every or not torch.is_grad_enabled():
+            return
+        self._leave_recorder()
+        given = list(tensors_in((args, kwargs)))
+        samples = next((t.shape[0] for t in given if t.dim() > 0), 1)
+        self._recorder = Recorder(module, samples=samples, only="watch")
+        self._marked = given
+        capture.mark_data(given)
+        self._recorder.__enter__()
+        self._recorder.enter_root(module, args)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        recorder = self._recorder
+        if recorder is None:
+            return
+        self._leave_recorder()
+        for tensor in self._marked:
+            tensor.__dict__.pop(capture.FROM_DATA, None)
+        heads = differentiable(output)
+        if heads:
+            self._passes.append(self._record(recorder, heads))
+
+    def _record(self, recorder: Recorder, heads: list[Tensor]) -> _Pass:
+        nodes = graph.read(heads)
+        weights = state.weights_of(self._model)
+        recording = recorder.recording
+        if self._blueprint is None or not self._blueprint.fits(nodes):
+            names = {id(p): name for name, p in weights.parameters.items()}
+            plan = graph.plan(nodes, recording.entries, names, recording.calls)
+            self._blueprint = build(
+                self._model, nodes, recording, recorder.habits, plan
+            )
+        gauges = Gauges()
+        attach(gauges, self._blueprint, nodes, heads)
+        names_used = {
+            name for name, p in weights.parameters.items() if id(p) in recording.used
+        }
+        return _Pass(recorder, gauges, len(heads), names_used)
+
+    # ---------------------------------------------------------- results
+
+    def flow(self) -> GradientFlow:
+        """Returns what was measured so far.
+
+        Raises:
+            NothingMeasured: no forward pass with a backward pass was seen.
+        """
+        measured = [seen.measured() for seen in self._passes if seen.gauges.at]
+        if not measured or self._blueprint is None:
+            raise NothingMeasured(
+                "no backward pass was seen",
+                hint="call the model and loss.backward() inside the with block, "
+                "with gradients enabled",
+            )
+        batches = Batches(self._blueprint, state.weights_of(self._model), measured)
+        mode: Literal["train", "eval"] = "train" if self._model.training else "eval"
+        device, dtype = _device_and_type(self._model)
+        return GradientFlow(
+            probe="loss",
+            mode=mode,
+            device=device,
+            batches=len(measured),
+            skipped=0,
+            batch_size=measured[0].samples,
+            samples=sum(batch.samples for batch in measured),
+            seed=0,
+            precision=Precision(dtype=dtype, measured=dtype),
+            attenuation=assemble.total(batches),
+            weight_layers=self._blueprint.plan.weight_layers,
+            layers=assemble.layers(batches),
+            trunk=assemble.trunk(batches),
+            branches=assemble.branches(batches),
+            not_measured=assemble.not_measured(batches),
+            notes=("measured inside the training loop, dropout as it was",),
+        )
+
+    def audit(self) -> Audit:
+        """Returns the measurement with its circumstances, for judging.
+
+        Raises:
+            NothingMeasured: no forward pass with a backward pass was seen.
+        """
+        flow = self.flow()
+        name = type(self._model).__qualname__
+        bare = Target(
+            spec=name,
+            format="object",
+            trust_tier="T0",
+            architecture=name,
+            parameters=0,
+            trainable=0,
+        )
+        return Audit(
+            target=self._describe(self._model) if self._describe else bare,
+            data=DataFacts(kind="real", spec="the training loop", loss="its own"),
+            run=RunFacts(
+                torch=torch.__version__,
+                python=platform.python_version(),
+                device=flow.device,
+                seed=0,
+                seconds=time.perf_counter() - self._started,
+            ),
+            flow=flow,
+        )
+
+
+class _Pass:
+    """One watched forward pass, and what its backward pass brings."""
+
+    def __init__(
+        self, recorder: Recorder, gauges: Gauges, heads: int, used: set[str]
+    ) -> None:
+        self.gauges = gauges
+        self._recorder = recorder
+        self._heads = heads
+        self._used = used
+        self._parameters: dict[str, list[tuple[Any, Any]]] = {}
+
+    def add(self, name: str, gradient: Tensor) -> None:
+        values = gradient.coalesce().values() if gradient.is_sparse else gradient
+        zeros = gradient.numel() - torch.count_nonzero(values)
+        figures = (norms.norm(values), zeros.double())
+        self._parameters.setdefault(name, []).append(figures)
+
+    def measured(self) -> Measured:
+        recording = self._recorder.recording
+        at, through = self.gauges.read()
+        reference = [at.get(f"output#{place}", 0.0) for place in range(self._heads)]
+        done = Measured(
+            reference=root_sum_square(reference),
+            samples=self._recorder.samples,
+            at=at,
+            through=through,
+        )
+        done.activations = {seen.key: seen.sums() for seen in recording.observations}
+        done.called, done.used = set(recording.calls_of), self._used
+        for name, figures in self._parameters.items():
+            read = [norms.read(list(pair)) for pair in figures]
+            norm = math.hypot(*(pair[0] for pair in read))
+            bad = 0.0 if math.isfinite(norm) else 1.0
+            done.parameters[name] = ParameterFigures(norm, read[-1][1], bad)
+        return done
+
+
+def _device_and_type(model: nn.Module) -> tuple[str, str]:
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return str(parameter.device), str(parameter.dtype).removeprefix("torch.")
+    return "cpu", "float32"
