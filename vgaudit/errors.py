@@ -8,6 +8,7 @@
     ├── CannotLoad           3   the file is refused, damaged or does not fit
     ├── CannotRun            3   the model or its data failed while running
     ├── CannotRewrite        3   the graph cannot be edited as asked
+    ├── CannotWrite          3   a result cannot be written where it should go
     └── NothingMeasured      4   it ran, and there is nothing to judge
 
 A message says what failed and with which value; the hint says what to do.
@@ -75,6 +76,12 @@ class CannotRewrite(VgauditError):
     exit_code = 3
 
 
+class CannotWrite(VgauditError):
+    """A result that cannot be written: the place is taken, missing, or full."""
+
+    exit_code = 3
+
+
 class NothingMeasured(VgauditError):
     """A run that left nothing to judge."""
 
@@ -89,6 +96,7 @@ KINDS: dict[str, type[VgauditError]] = {
         CannotLoad,
         CannotRun,
         CannotRewrite,
+        CannotWrite,
         NothingMeasured,
     )
 }

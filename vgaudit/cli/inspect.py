@@ -1,0 +1,43 @@
+"""``vgaudit inspect MODEL``: what a file is, without running anything in it."""
+
+from __future__ import annotations
+
+import typer
+
+from vgaudit.cli import options as o
+
+
+def inspect(
+    ctx: typer.Context,
+    model: o.Model,
+    arch: o.Arch = None,
+    weights: o.Weights = None,
+    key: o.Key = None,
+    model_arg: o.ModelArg = None,
+    allow_missing: o.AllowMissing = False,
+    pretrained: o.Pretrained = False,
+    seed: o.Seed = 0,
+    timeout: o.Timeout = 600.0,
+    max_memory: o.MaxMemory = None,
+    format: o.Format = "text",
+    quiet: o.Quiet = False,
+    no_progress: o.NoProgress = False,
+    debug: o.Debug = False,
+    allow_code: o.AllowCode = False,
+    trust_pickle: o.TrustPickle = "",
+    import_path: o.ImportPath = None,
+    sha256: o.Sha256 = None,
+) -> int:
+    """Show format, sha256, trust tier and unsafe globals of a file; run nothing."""
+    from vgaudit.cli import jobs
+    from vgaudit.cli.output import renderer, show
+    from vgaudit.cli.process import run
+    from vgaudit.cli.progress import Phases
+    from vgaudit.reports import inspection
+
+    renderer(format)
+    job = {"spec": model, "load": jobs.load_options(ctx.params)}
+    with Phases(silent=no_progress, quiet=quiet) as phases:
+        found = run("inspect", job, limits=jobs.limits(ctx.params), watcher=phases)
+    show(inspection.render(found, form=format))
+    return 0

@@ -1,0 +1,151 @@
+"""From what was typed to a job for the worker and a policy for the verdict."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vgaudit.cli.process import Limits
+from vgaudit.errors import BadConfig
+from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
+from vgaudit.judge import Policy
+from vgaudit.plain import visible
+from vgaudit.rules.selection import parse_overrides
+
+Given = Mapping[str, Any]
+"""The parameters of a command by name, as typer parsed them."""
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def scan_job(given: Given) -> ScanJob:
+    """Returns the job of a scan.
+
+    Raises:
+        BadConfig: an option has no valid form.
+    """
+    return ScanJob(
+        spec=given["model"],
+        load=load_options(given),
+        data=DataOptions(
+            data=given["data"],
+            inputs=_all(given["input"]),
+            loss=given["loss"],
+            batches=given["batches"],
+            batch_size=given["batch_size"],
+            seed=given["seed"],
+        ),
+        probe=ProbeOptions(
+            mode=given["mode"].value,
+            device=given["device"],
+            dtype=given["dtype"],
+            seed=given["seed"],
+            output=given["output"],
+            unfreeze=given["unfreeze"],
+            allow_nonfinite=given["allow_nonfinite"],
+        ),
+    )
+
+
+def load_options(given: Given) -> LoadOptions:
+    """Returns how to load the model.
+
+    Raises:
+        BadConfig: an option has no valid form.
+    """
+    return LoadOptions(
+        arch=given["arch"],
+        weights=given["weights"],
+        key=given["key"],
+        allow_code=given["allow_code"],
+        trust_pickle=_trust(given["trust_pickle"]),
+        allow_missing=given["allow_missing"],
+        pretrained=given["pretrained"],
+        sha256=given["sha256"],
+        model_args=_pairs(given["model_arg"]),
+        import_paths=_all(given["import_path"]),
+        seed=given["seed"],
+    )
+
+
+def policy(given: Given, arguments: Iterable[str]) -> Policy:
+    """Returns what decides the verdict, and refuses what it cannot mean.
+
+    Raises:
+        BadConfig: a rule or threshold is unknown.
+    """
+    chosen = Policy(
+        optimizer=given["optimizer"].value,
+        select=_listed(given["select"]),
+        ignore=_listed(given["ignore"]),
+        fail_on=given["fail_on"].value,
+        overrides=parse_overrides(_listed(given["set"])),
+        exit_zero=given["exit_zero"],
+        command=shlex.join(["vgaudit", *arguments]),
+    )
+    chosen.check()
+    return chosen
+
+
+def limits(given: Given) -> Limits:
+    """Returns what the worker may use.
+
+    Raises:
+        BadConfig: the size has no valid form.
+    """
+    text = given["max_memory"]
+    return Limits(
+        timeout=given["timeout"], max_memory=None if text is None else _bytes(text)
+    )
+
+
+def _all(values: list[str] | None) -> tuple[str, ...]:
+    return tuple(values or ())
+
+
+def _listed(values: list[str] | None) -> tuple[str, ...]:
+    """Returns the values of a repeated option that may also list them by comma."""
+    return tuple(part for value in values or () for part in value.split(",") if part)
+
+
+def _pairs(values: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for value in values or ():
+        name, separator, text = value.partition("=")
+        if not separator or not name.isidentifier():
+            raise BadConfig(
+                f"--model-arg {visible(value)}: not of the form NAME=VALUE",
+                hint="for example --model-arg num_classes=10",
+            )
+        pairs[name] = text
+    return pairs
+
+
+def _trust(text: str) -> str:
+    digest = text.removeprefix("sha256:")
+    if text in ("", "yes") or (digest != text and _is_sha256(digest)):
+        return text if digest == text else digest.lower()
+    raise BadConfig(
+        f"--trust-pickle={visible(text)}: neither empty nor sha256:HEX",
+        hint="`vgaudit inspect FILE` prints the sha256 of the file",
+    )
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and all(ch in "0123456789abcdefABCDEF" for ch in text)
+
+
+def _bytes(text: str) -> int:
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    unit = number[-1:] if number[-1:] in _UNITS else ""
+    try:
+        size = int(float(number.removesuffix(unit)) * _UNITS[unit])
+    except (ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise BadConfig(
+            f"--max-memory {visible(text)}: not a size",
+            hint="a number of bytes, or with K, M, G or T: --max-memory 8G",
+        )
+    return size

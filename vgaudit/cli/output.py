@@ -1,0 +1,260 @@
+"""Where reports go: standard output, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
+from vgaudit.findings import Report
+from vgaudit.plain import visible
+from vgaudit.reports import REPORTS, Render
+from vgaudit.reports.look import BLOCKS, Look, ascii_only
+from vgaudit.reports.text import render as render_text
+
+MOST_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """All that one command writes.
+
+    Attributes:
+        form: the format of standard output.
+        files: format and path of each ``--report``.
+        look: how text looks on standard output.
+        quiet: nothing but JSON or another file format on standard output.
+    """
+
+    form: str
+    files: tuple[tuple[str, Path], ...]
+    look: Look
+    quiet: bool = False
+
+    @classmethod
+    def chosen(
+        cls, given: Mapping[str, Any], *, inputs: Sequence[str | None]
+    ) -> Outputs:
+        """Returns what the options of a command ask for.
+
+        Args:
+            given: the parameters of the command by name.
+            inputs: model and data, none of which may be written over.
+
+        Raises:
+            BadConfig: a format is unknown.
+            CannotWrite: a file could not be written.
+        """
+        renderer(given["format"])
+        return cls(
+            form=given["format"],
+            files=destinations(
+                given["report"] or (), inputs=inputs, force=given["force"]
+            ),
+            look=look(top=given["top"], verbose=given["verbose"]),
+            quiet=given["quiet"],
+        )
+
+    def deliver(self, report: Report) -> int:
+        """Writes the report to every place and returns the exit code.
+
+        Raises:
+            CannotWrite: a file cannot be written.
+        """
+        self.save(report)
+        if self.form != "text":
+            show(REPORTS[self.form](report))
+        elif not self.quiet:
+            show(render_text(report, self.look))
+        return report.exit_code
+
+    def save(self, report: Report) -> None:
+        """Writes the report to the files only.
+
+        Raises:
+            CannotWrite: a file cannot be written.
+        """
+        for form, path in self.files:
+            write(path, REPORTS[form](report))
+
+
+def renderer(name: str) -> Render:
+    """Returns the renderer of a format.
+
+    Raises:
+        BadConfig: there is no such format.
+    """
+    if name not in REPORTS:
+        close = get_close_matches(name.lower(), REPORTS, n=1, cutoff=0.5)
+        guess = f"did you mean {close[0]}? " if close else ""
+        raise BadConfig(
+            f"unknown report format '{visible(name)}'",
+            hint=f"{guess}known: {', '.join(REPORTS)}",
+        )
+    return REPORTS[name]
+
+
+def destinations(
+    texts: Iterable[str], *, inputs: Sequence[str | None], force: bool
+) -> tuple[tuple[str, Path], ...]:
+    """Returns format and path of each ``FORMAT=PATH``, known to be writable so far.
+
+    Args:
+        texts: what ``--report`` was given.
+        inputs: model and data, none of which may be written over.
+        force: replace files that exist.
+
+    Raises:
+        BadConfig: a text has another form or names no format.
+        CannotWrite: a path is an input, exists, or has no folder.
+    """
+    found = []
+    for text in texts:
+        form, separator, name = text.partition("=")
+        if not separator or not name:
+            raise BadConfig(
+                f"--report {visible(text)}: not of the form FORMAT=PATH",
+                hint="for example --report json=report.json",
+            )
+        renderer(form)
+        path = Path(name)
+        check_writable(path, inputs=inputs, force=force)
+        found.append((form, path))
+    return tuple(found)
+
+
+def check_writable(path: Path, *, inputs: Sequence[str | None], force: bool) -> None:
+    """Refuses a path that is an input, exists already, or lies in no folder.
+
+    Raises:
+        CannotWrite: with the reason and the way out.
+    """
+    shown = visible(str(path))
+    if any(_same(path, item.partition("#")[0]) for item in inputs if item):
+        raise CannotWrite(
+            f"{shown} is an input of this command",
+            hint="choose another name; inputs are never written over",
+        )
+    if path.is_dir():
+        raise CannotWrite(f"{shown} is a folder", hint="give the name of a file")
+    if path.exists() and not force:
+        raise CannotWrite(f"{shown} exists already", hint="--force replaces it")
+    if not path.parent.is_dir():
+        raise CannotWrite(
+            f"{visible(str(path.parent))} is no folder", hint="create it first"
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise CannotWrite(
+            f"{visible(str(path.parent))} cannot be written to",
+            hint="choose a folder that can",
+        )
+
+
+def read(path: Path) -> str:
+    """Returns the text of a report file.
+
+    Raises:
+        CannotLoad: it is no file, larger than any report, or no text.
+    """
+    shown = visible(str(path))
+    hint = "give a file written by --report json=PATH"
+    if not path.is_file():
+        raise CannotLoad(f"no such file: {shown}", hint=hint)
+    if path.stat().st_size > MOST_BYTES:
+        raise CannotLoad(f"{shown} is larger than any report", hint=hint)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotLoad(
+            f"{shown} cannot be read as text: {error}", hint=hint
+        ) from error
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: beside it first, then in its place.
+
+    Raises:
+        CannotWrite: the system refuses; the old file, if any, is untouched.
+    """
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, _mode(path))
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise CannotWrite(
+            f"{visible(str(path))} cannot be written: {error.strerror or error}",
+            hint="free some space or choose another folder",
+        ) from error
+
+
+def show(text: str) -> None:
+    """Writes a report to standard output, in ASCII where it can show no more.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+    """
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        text = ascii_only(text)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def look(*, top: int, verbose: bool) -> Look:
+    """Returns what standard output can show."""
+    terminal = sys.stdout.isatty()
+    return Look(
+        width=min(_columns(), 120) if terminal else 80,
+        color=terminal and not os.environ.get("NO_COLOR"),
+        unicode=_shows(BLOCKS + "…−·→"),
+        top=top,
+        verbose=verbose,
+    )
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _shows(marks: str) -> bool:
+    try:
+        marks.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _same(path: Path, other: str) -> bool:
+    try:
+        return path.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+def _mode(path: Path) -> int:
+    """Returns the mode of the file that is replaced, or what the umask leaves."""
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask

@@ -1,0 +1,214 @@
+"""The parent's side of the worker: start it, listen, and leave no orphan.
+
+The worker runs in a process group of its own. However the conversation ends, by
+an answer, a time limit, a signal or an error, the whole group is killed; and should
+this process be killed, the worker notices that its standard input ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from vgaudit.errors import CannotRun, VgauditError, from_dict
+from vgaudit.job import ScanJob
+from vgaudit.plain import to_json, visible
+
+MOST_BYTES = 512 * 2**20
+"""The longest answer that is read: a result with some hundred thousand layers."""
+
+TAIL = 30
+_ROOT = Path(__file__).resolve().parents[2]
+# -P and a path appended last: no file in the working folder can shadow a library.
+_BOOT = "import sys; sys.path.append({root!r}); import vgaudit.worker as w; w.main()"
+
+
+class Watcher(Protocol):
+    """Who is told what the worker does."""
+
+    def phase(self, name: str) -> None:
+        """Begins a phase, such as ``loading``."""
+
+    def note(self, line: str) -> None:
+        """Shows a line that the model's own code wrote."""
+
+
+class WorkerBug(Exception):
+    """An error in the worker that is nobody's but vgaudit's own."""
+
+    def __init__(self, message: str, details: str) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a worker may use: wall-clock seconds and bytes of memory."""
+
+    timeout: float | None = None
+    max_memory: int | None = None
+
+
+def run(task: str, job: Any, *, limits: Limits, watcher: Watcher) -> Any:
+    """Returns the result of a task, as plain values.
+
+    Args:
+        task: a name in ``vgaudit.worker.TASKS``.
+        job: its job, a dataclass or plain values.
+        limits: the worker is killed beyond them.
+        watcher: told of phases and of lines on standard error.
+
+    Raises:
+        VgauditError: what the worker raised; ``CannotRun`` where it was killed,
+            crashed, or ran beyond a limit.
+        WorkerBug: an error in vgaudit itself.
+    """
+    request = {"task": task, "job": job, "max_memory": limits.max_memory}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _BOOT.format(root=str(_ROOT))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=os.name == "posix",
+    )
+    conversation = _Conversation(process, watcher)
+    try:
+        conversation.ask(to_json(request).encode("ascii") + b"\n")
+        return conversation.answer(limits.timeout)
+    except _Ended as end:
+        raise _why(end, conversation, job) from None
+    finally:
+        conversation.close()
+
+
+class _Ended(Exception):
+    """The worker is gone without an answer; it left this exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class _Conversation:
+    """One request, and the lines that come back."""
+
+    def __init__(self, process: subprocess.Popen[bytes], watcher: Watcher) -> None:
+        self.process = process
+        self.watcher = watcher
+        self.phase = "starting"
+        self.tail: deque[str] = deque(maxlen=TAIL)
+        self.lines: queue.Queue[bytes | None] = queue.Queue()
+        for target, stream in (
+            (self._listen, process.stdout),
+            (self._overhear, process.stderr),
+        ):
+            threading.Thread(target=target, args=(stream,), daemon=True).start()
+
+    def ask(self, request: bytes) -> None:
+        """Sends the request and leaves the pipe open, as a sign of life."""
+        pipe = self.process.stdin
+        if pipe is not None:
+            # A worker that died at once is noticed by its missing answer.
+            with contextlib.suppress(BrokenPipeError):
+                pipe.write(request)
+                pipe.flush()
+
+    def answer(self, timeout: float | None) -> Any:
+        """Returns the result; passes phases on until it comes."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            message = self._next(deadline, timeout)
+            if "progress" in message:
+                self.phase = visible(str(message["progress"]))
+                self.watcher.phase(self.phase)
+            elif "error" in message:
+                raise _error(message["error"])
+            elif "crash" in message:
+                crash = message["crash"]
+                raise WorkerBug(crash["message"], crash["traceback"])
+            else:
+                return message["result"]
+
+    def close(self) -> None:
+        """Kills what is left of the worker and of the processes it started."""
+        if os.name == "posix":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        elif self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def _next(self, deadline: float | None, timeout: float | None) -> dict[str, Any]:
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        try:
+            line = self.lines.get(timeout=left)
+        except queue.Empty:
+            raise CannotRun(
+                f"ran longer than {timeout:g} s and was stopped (while {self.phase})",
+                hint="raise --timeout, or lower --batch-size or --batches",
+            ) from None
+        if line is None:
+            raise _Ended(self.process.wait())
+        if len(line) > MOST_BYTES:
+            raise CannotRun(
+                f"the result is larger than {MOST_BYTES >> 20} MiB",
+                hint="scan a part of the model",
+            )
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _listen(self, stream: BinaryIO) -> None:
+        while line := stream.readline(MOST_BYTES + 1):
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def _overhear(self, stream: BinaryIO) -> None:
+        while line := stream.readline(4096):
+            text = visible(line.decode("utf-8", "replace").rstrip("\n"), length=1000)
+            self.tail.append(text)
+            self.watcher.note(text)
+
+
+def _error(record: dict[str, Any]) -> VgauditError:
+    error = from_dict(record)
+    error.add_note(str(record.get("traceback", "")))
+    return error
+
+
+def _why(end: _Ended, conversation: _Conversation, job: Any) -> VgauditError:
+    """Returns what to tell the user about a worker that went without an answer."""
+    phase = conversation.phase
+    if end.status == -signal.SIGKILL:
+        error = CannotRun(
+            f"out of memory: the system killed the process (while {phase})",
+            hint=f"try --batch-size {_smaller(job)}",
+        )
+    elif end.status < 0:
+        name = signal.strsignal(-end.status) or "unknown signal"
+        error = CannotRun(
+            f"the process crashed: {name} (signal {-end.status}, while {phase})",
+            hint="native code of the model or of torch failed; --debug shows more",
+        )
+    else:
+        error = CannotRun(
+            f"the process ended by itself with exit code {end.status} (while {phase})",
+            hint="code of the model may have called os._exit; --debug shows more",
+        )
+    error.add_note("\n".join(conversation.tail))
+    return error
+
+
+def _smaller(job: Any) -> int:
+    size = job.data.batch_size if isinstance(job, ScanJob) else None
+    return max((size or 8) // 2, 1)

@@ -1,0 +1,136 @@
+"""One scan, whole: load, open the data, resolve the loss, probe."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from vgaudit import data, loading
+from vgaudit.flow import (
+    Audit,
+    DataFacts,
+    GradientFlow,
+    NotMeasured,
+    Precision,
+    RunFacts,
+    Target,
+)
+from vgaudit.job import ScanJob
+from vgaudit.plain import visible
+from vgaudit.probe import probe
+
+Progress = Callable[[str], None]
+
+_ALERT = re.compile(r"^(\S+) does not have a deterministic implementation")
+
+
+def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
+    """Returns the measurement that a job asks for.
+
+    A model with NaN or infinite weights is not run unless the job allows it: the
+    audit names them and holds no figures.
+
+    Args:
+        job: what to scan, on what, and how.
+        progress: told the name of each phase as it begins.
+
+    Raises:
+        VgauditError: the model or its data cannot be loaded or run, or nothing
+            could be measured; the message says why.
+    """
+    say = progress or (lambda _phase: None)
+    started = time.perf_counter()
+    say("loading the model")
+    loaded = loading.load(job.spec, job.load)
+    if loaded.target.nonfinite_weights and not job.probe.allow_nonfinite:
+        return _audit(job, loaded.target, _no_data(job), _no_figures(job), started)
+    say("opening the data")
+    batches = data.open_batches(loaded.module, job.data, loaded.example)
+    loss = data.resolve_loss(job.data.loss, batches.labelled)
+    with _alerts() as alerts:
+        flow = probe(
+            loaded.module, batches, loss=loss, options=job.probe, progress=progress
+        )
+    facts = replace(batches.facts, loss=loss.name if loss else "jacobian")
+    return _audit(job, loaded.target, facts, flow, started, alerts=alerts)
+
+
+def _audit(
+    job: ScanJob,
+    target: Target,
+    facts: DataFacts,
+    flow: GradientFlow,
+    started: float,
+    *,
+    alerts: list[str] | None = None,
+) -> Audit:
+    run = RunFacts(
+        torch=torch.__version__,
+        python=platform.python_version(),
+        device=flow.device,
+        seed=job.probe.seed,
+        seconds=time.perf_counter() - started,
+        nondeterministic=tuple(sorted(set(alerts or ()))),
+    )
+    return Audit(target=target, data=facts, run=run, flow=flow)
+
+
+def _no_data(job: ScanJob) -> DataFacts:
+    kind = "real" if job.data.data else "synthetic"
+    return DataFacts(kind=kind, spec=job.data.data or "not opened", loss="none")
+
+
+def _no_figures(job: ScanJob) -> GradientFlow:
+    """Returns the flow of a model that was not run because of its weights."""
+    reason = "weights are NaN or infinite; --allow-nonfinite measures all the same"
+    return GradientFlow(
+        probe="jacobian",
+        mode=job.probe.mode,
+        device=job.probe.device,
+        batches=0,
+        skipped=0,
+        batch_size=0,
+        samples=0,
+        seed=job.probe.seed,
+        precision=Precision(dtype=job.probe.dtype, measured="none"),
+        attenuation=None,
+        weight_layers=0,
+        layers=(),
+        trunk=(),
+        not_measured=(NotMeasured(path="the model", reason=reason),),
+    )
+
+
+@contextmanager
+def _alerts() -> Iterator[list[str]]:
+    """Collects the operations that say of themselves that they are not deterministic.
+
+    PyTorch warns of them in its deterministic mode, which is left as it was found.
+    """
+    found: list[str] = []
+    enabled = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        try:
+            yield found
+        finally:
+            torch.use_deterministic_algorithms(enabled, warn_only=only_warned)
+            torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+    for warning in said:
+        if alert := _ALERT.match(str(warning.message)):
+            found.append(visible(alert[1]))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

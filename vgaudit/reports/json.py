@@ -1,0 +1,210 @@
+"""The JSON report: every figure, in a versioned schema.
+
+The document is the report as it stands (`vgaudit.findings.Report`), with the
+schema's version, the tool and a short summary beside it. Within one major version
+fields are only added. Numbers that JSON cannot spell are the strings ``"nan"``,
+``"inf"`` and ``"-inf"``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vgaudit.errors import CannotLoad
+from vgaudit.findings import Report
+from vgaudit.flow import Audit, Interval
+from vgaudit.plain import to_plain, visible
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+SCHEMA_VERSION = "1.0"
+T = TypeVar("T")
+_URL = "https://json-schema.org/draft/2020-12/schema"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """What wrote the document: its version, and torch's and Python's where it ran."""
+
+    name: str
+    version: str
+    torch: str | None
+    python: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorstStep:
+    """The step of the trunk that loses most, in decades."""
+
+    name: str
+    gain: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many findings there are of each level."""
+
+    error: int
+    warning: int
+    info: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The figures of the first line."""
+
+    attenuation_decades: Interval | None
+    decades_per_layer: float | None
+    worst_step: WorstStep | None
+    findings: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document(Report):
+    """A report, and what a reader of the bare file wants to know beside it."""
+
+    schema_version: str
+    tool: Tool
+    summary: Summary
+
+
+def render(report: Report) -> str:
+    """Returns the report as a JSON document."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "tool": to_plain(_tool(report)),
+        "summary": to_plain(_summary(report)),
+        **to_plain(report),
+    }
+    for entry, finding in zip(document["findings"], report.findings, strict=True):
+        entry["fingerprint"] = finding.fingerprint
+    return json.dumps(document, allow_nan=False, indent=1) + "\n"
+
+
+def parse(text: str) -> Report:
+    """Returns the report that ``render`` wrote.
+
+    Raises:
+        CannotLoad: the text is no such document, or of another major version.
+    """
+    record = _record(text)
+    found = str(record.get("schema_version", "missing"))
+    if found.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        raise CannotLoad(
+            f"not a report that this version reads: schema_version {visible(found)}",
+            hint=f"vgaudit {_version()} reads schema_version {SCHEMA_VERSION}",
+        )
+    document = _validated(_document_adapter(), record, "report")
+    return Report(**{f.name: getattr(document, f.name) for f in fields(Report)})
+
+
+def parse_audit(record: object) -> Audit:
+    """Returns the audit that a worker sent as plain values.
+
+    Raises:
+        CannotLoad: it is no audit.
+    """
+    return _validated(_audit_adapter(), record, "measurement")
+
+
+def schema() -> str:
+    """Returns the JSON schema of the document."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Schema(GenerateJsonSchema):
+        """Numbers may be spelled ``"nan"``, ``"inf"`` and ``"-inf"``."""
+
+        def float_schema(self, schema: Any) -> dict[str, Any]:
+            number = super().float_schema(schema)
+            return {"anyOf": [number, {"enum": ["nan", "inf", "-inf"]}]}
+
+    record = _document_adapter().json_schema(schema_generator=Schema)
+    finding = record["$defs"]["Finding"]["properties"]
+    finding["fingerprint"] = {"title": "Fingerprint", "type": "string"}
+    head = {"$schema": _URL, "$comment": f"schema_version {SCHEMA_VERSION}"}
+    return json.dumps({**head, **record, "title": "vgaudit report"}, indent=1) + "\n"
+
+
+def _record(text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CannotLoad(
+            f"not a JSON report: {visible(str(error))}",
+            hint="give a file written by --report json=PATH",
+        ) from error
+    if not isinstance(record, dict):
+        raise CannotLoad(
+            f"not a JSON report: a {type(record).__name__} and no object",
+            hint="give a file written by --report json=PATH",
+        )
+    return record
+
+
+def _validated(adapter: TypeAdapter[T], record: object, what: str) -> T:
+    from pydantic import ValidationError
+
+    try:
+        return adapter.validate_python(record)
+    except ValidationError as error:
+        raise CannotLoad(
+            f"not a vgaudit {what}: {_first(error)}",
+            hint="the file was changed by hand, or written by another version",
+        ) from error
+
+
+def _first(error: ValidationError) -> str:
+    entry = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in entry["loc"]) or "top level"
+    return f"{visible(place)}: {visible(entry['msg'])}"
+
+
+@cache
+def _document_adapter() -> TypeAdapter[Document]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Document)
+
+
+@cache
+def _audit_adapter() -> TypeAdapter[Audit]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Audit)
+
+
+def _tool(report: Report) -> Tool:
+    run = report.audit.run if report.audit else None
+    return Tool(
+        name="vgaudit",
+        version=_version(),
+        torch=run.torch if run else None,
+        python=run.python if run else None,
+    )
+
+
+def _summary(report: Report) -> Summary:
+    flow = report.audit.flow if report.audit else None
+    worst = flow.worst_step if flow else None
+    return Summary(
+        attenuation_decades=flow.attenuation if flow else None,
+        decades_per_layer=flow.decades_per_layer if flow else None,
+        worst_step=WorstStep(name=worst.name, gain=worst.gain.value) if worst else None,
+        findings=Counts(
+            error=report.count("error"),
+            warning=report.count("warning"),
+            info=report.count("info"),
+        ),
+    )
+
+
+def _version() -> str:
+    try:
+        return version("vgaudit")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,159 @@
+"""The child process of the command line: it loads and runs models.
+
+The parent writes one line of JSON to its standard input (the task, its job, and
+the memory limit) and keeps that pipe open. The worker answers in lines of JSON on
+what was its standard output: ``{"progress": …}`` any number of times, then one of
+``{"result": …}``, ``{"error": …}`` or ``{"crash": …}``.
+
+What a user's model prints must not reach that channel, so the descriptors move
+before anything else happens: whatever writes to standard output afterwards writes
+to standard error. When standard input ends, the parent is gone, and so is this
+process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from vgaudit.errors import BadConfig, CannotRun, VgauditError
+from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
+from vgaudit.plain import to_json, to_plain
+
+__all__ = ["TASKS", "main"]
+
+Progress = Callable[[str], None]
+Task = Callable[[dict[str, Any], Progress], Any]
+
+
+def scan(record: dict[str, Any], progress: Progress) -> Any:
+    """Returns the audit of a scan job."""
+    progress("starting torch")
+    from vgaudit.measure import measure
+
+    return measure(_scan_job(record), progress)
+
+
+def inspect(record: dict[str, Any], progress: Progress) -> Any:
+    """Returns what a file is, without running anything that is in it."""
+    progress("starting torch")
+    from vgaudit import loading
+
+    progress("reading")
+    return loading.inspect(record["spec"], _options(LoadOptions, record["load"]))
+
+
+TASKS: dict[str, Task] = {"inspect": inspect, "scan": scan}
+
+
+def main() -> None:
+    """Runs one task for the parent process, then ends this process."""
+    requests, answers = _take_channels()
+    request = _request(requests)
+    threading.Thread(target=_end_with_parent, args=(requests,), daemon=True).start()
+
+    def send(kind: str, value: Any) -> None:
+        answers.write(to_json({kind: value}).encode("ascii") + b"\n")
+        answers.flush()
+
+    send(*_outcome(request, lambda phase: send("progress", phase)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads and exit functions of the user's code must not keep the worker alive.
+    os._exit(0)
+
+
+def _outcome(request: dict[str, Any], progress: Progress) -> tuple[str, Any]:
+    """Returns what kind of answer a task came to, and the answer as plain values."""
+    try:
+        _limit_memory(request["max_memory"])
+        return "result", to_plain(TASKS[request["task"]](request["job"], progress))
+    except VgauditError as error:
+        return "error", _traced(error.to_dict())
+    except MemoryError:
+        hint = "try a smaller --batch-size, or raise --max-memory"
+        return "error", _traced(CannotRun("out of memory", hint=hint).to_dict())
+    except SystemExit as stop:
+        ended = CannotRun(
+            f"the model's own code ended the process: sys.exit({stop.code!r})",
+            hint="remove the call from the code that builds or runs the model",
+        )
+        return "error", _traced(ended.to_dict())
+    except BaseException as bug:
+        kind = type(bug).__name__
+        return "crash", _traced({"message": f"{kind}: {bug}"})
+
+
+def _traced(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "traceback": traceback.format_exc()}
+
+
+def _take_channels() -> tuple[BinaryIO, BinaryIO]:
+    """Moves standard input and output to private descriptors and returns them."""
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True, errors="backslashreplace")
+    return requests, answers
+
+
+def _request(requests: BinaryIO) -> dict[str, Any]:
+    import json
+
+    request: dict[str, Any] = json.loads(requests.readline())
+    return request
+
+
+def _end_with_parent(requests: BinaryIO) -> None:
+    requests.read()
+    os._exit(1)
+
+
+def _limit_memory(limit: int | None) -> None:
+    """Lets allocations beyond ``limit`` bytes fail, where the system can.
+
+    The limit is on private writable memory: one on address space would count the
+    libraries and the large empty ranges that CUDA reserves.
+    """
+    if limit is None:
+        return
+    try:
+        import resource
+    except ImportError as error:
+        raise BadConfig(
+            "--max-memory does not work on this system",
+            hint="leave it out; limit the memory of the whole container instead",
+        ) from error
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
+
+
+def _scan_job(record: dict[str, Any]) -> ScanJob:
+    return ScanJob(
+        spec=record["spec"],
+        load=_options(LoadOptions, record["load"]),
+        data=_options(DataOptions, record["data"]),
+        probe=_options(ProbeOptions, record["probe"]),
+    )
+
+
+def _options(kind: Callable[..., Any], record: dict[str, Any]) -> Any:
+    """Returns options whose lists are tuples again."""
+    return kind(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    )
+
+
+if __name__ == "__main__":
+    main()
