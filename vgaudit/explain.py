@@ -114,7 +114,8 @@ def _table(rule: Rule) -> Iterator[str]:
             "|---|---|---|",
         )
         for field in fields(cast(Any, rule)):
-            yield f"| `{field.name}` | {field.default:g} | {field.metadata['meaning']} |"
+            meaning = field.metadata["meaning"]
+            yield f"| `{field.name}` | {field.default:g} | {meaning} |"
 
 
 def _settings(rule: Rule) -> Iterator[str]:

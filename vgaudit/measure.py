@@ -20,7 +20,6 @@ from vgaudit.flow import (
     NotMeasured,
     Precision,
     RunFacts,
-    Target,
 )
 from vgaudit.job import ScanJob
 from vgaudit.plain import visible
@@ -49,37 +48,27 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
     started = time.perf_counter()
     say("loading the model")
     loaded = loading.load(job.spec, job.load)
+    alerts: list[str] = []
     if loaded.target.nonfinite_weights and not job.probe.allow_nonfinite:
-        return _audit(job, loaded.target, _no_data(job), _no_figures(job), started)
-    say("opening the data")
-    batches = data.open_batches(loaded.module, job.data, loaded.example)
-    loss = data.resolve_loss(job.data.loss, batches.labelled)
-    with _alerts() as alerts:
-        flow = probe(
-            loaded.module, batches, loss=loss, options=job.probe, progress=progress
-        )
-    facts = replace(batches.facts, loss=loss.name if loss else "jacobian")
-    return _audit(job, loaded.target, facts, flow, started, alerts=alerts)
-
-
-def _audit(
-    job: ScanJob,
-    target: Target,
-    facts: DataFacts,
-    flow: GradientFlow,
-    started: float,
-    *,
-    alerts: list[str] | None = None,
-) -> Audit:
+        facts, flow = _no_data(job), _no_figures(job)
+    else:
+        say("opening the data")
+        batches = data.open_batches(loaded.module, job.data, loaded.example)
+        loss = data.resolve_loss(job.data.loss, batches.labelled)
+        with _alerts() as alerts:
+            flow = probe(
+                loaded.module, batches, loss=loss, options=job.probe, progress=progress
+            )
+        facts = replace(batches.facts, loss=loss.name if loss else "jacobian")
     run = RunFacts(
         torch=torch.__version__,
         python=platform.python_version(),
         device=flow.device,
         seed=job.probe.seed,
         seconds=time.perf_counter() - started,
-        nondeterministic=tuple(sorted(set(alerts or ()))),
+        nondeterministic=tuple(sorted(set(alerts))),
     )
-    return Audit(target=target, data=facts, run=run, flow=flow)
+    return Audit(target=loaded.target, data=facts, run=run, flow=flow)
 
 
 def _no_data(job: ScanJob) -> DataFacts:

@@ -58,17 +58,23 @@ def visible(text: str, *, length: int = NAME_LENGTH) -> str:
     Control characters, escape sequences, line separators and the marks that turn
     the direction of writing are spelled as ``\x1b``, ``\n``, ``\u202e``.
     """
-    if len(text) > length:
-        head = (length - 1) * 2 // 3
-        text = f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
+    short = _shortened(text, length)
+    if short.isascii() and short.isprintable():
+        return short
+    spelled = (
         ch.encode("unicode_escape").decode("ascii")
         if unicodedata.category(ch) in _HIDDEN
         else ch
-        for ch in text
+        for ch in short
     )
+    return _shortened("".join(spelled), length)
+
+
+def _shortened(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    head = (length - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
 
 
 def _utf8(text: str) -> str:

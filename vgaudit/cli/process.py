@@ -76,7 +76,7 @@ def run(task: str, job: Any, *, limits: Limits, watcher: Watcher) -> Any:
     """
     request = {"task": task, "job": job, "max_memory": limits.max_memory}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _BOOT.format(root=str(_ROOT))],
+        _command(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -90,6 +90,10 @@ def run(task: str, job: Any, *, limits: Limits, watcher: Watcher) -> Any:
         raise _why(end, conversation, job) from None
     finally:
         conversation.close()
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-P", "-c", _BOOT.format(root=str(_ROOT))]
 
 
 class _Ended(Exception):
@@ -109,11 +113,12 @@ class _Conversation:
         self.phase = "starting"
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.lines: queue.Queue[bytes | None] = queue.Queue()
-        for target, stream in (
-            (self._listen, process.stdout),
-            (self._overhear, process.stderr),
-        ):
-            threading.Thread(target=target, args=(stream,), daemon=True).start()
+        self.ears = [
+            threading.Thread(target=self._listen, args=(process.stdout,), daemon=True),
+            threading.Thread(target=self._overhear, args=(process.stderr,), daemon=True),
+        ]
+        for ear in self.ears:
+            ear.start()
 
     def ask(self, request: bytes) -> None:
         """Sends the request and leaves the pipe open, as a sign of life."""
@@ -148,6 +153,8 @@ class _Conversation:
         elif self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        for ear in self.ears:
+            ear.join(timeout=1.0)
 
     def _next(self, deadline: float | None, timeout: float | None) -> dict[str, Any]:
         left = None if deadline is None else max(deadline - time.monotonic(), 0.0)

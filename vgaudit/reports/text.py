@@ -16,12 +16,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from vgaudit.findings import LEVELS, Finding, Report, Status
+from vgaudit.findings import LEVELS, Finding, Fix, Report, Status
 from vgaudit.flow import Audit, GradientFlow, LayerFlow, Source
 from vgaudit.plain import visible
 from vgaudit.reports.look import BLOCKS, Look, ascii_only, bar, binned, heights
 from vgaudit.rules.budget import shares
-from vgaudit.rules.wording import count, decades, number, percent
+from vgaudit.rules.wording import count, decades, percent
 
 STATUS_STYLE: dict[Status, str] = {
     "pass": "bold black on green",
@@ -34,6 +34,12 @@ LABEL = 15
 INDENT = 2
 STATED = frozenset({"where it went", "worst step"})
 """Evidence that the lines above the findings state already."""
+
+INCONCLUSIVE = "inconclusive: "
+"""How a warning begins that the verdict repeats."""
+
+WORTH_A_BUDGET = 1.0
+"""Decades of loss from which it is worth telling where they went."""
 
 DEFAULT = Look()
 
@@ -62,14 +68,15 @@ def render(report: Report, look: Look = DEFAULT) -> str:
 def _parts(report: Report, look: Look) -> Iterator[RenderableType]:
     audit = report.audit
     if audit is not None:
-        yield from _about(audit)
+        yield from _about(audit, look)
         yield ""
     yield _verdict(report, look)
     if audit is None:
         yield from _errors(report)
         return
-    yield ""
-    yield from _transport(report, audit.flow, look)
+    if not audit.flow.uncalibrated:
+        yield ""
+        yield from _transport(report, audit.flow, look)
     if look.verbose:
         yield ""
         yield _layers(audit.flow, look)
@@ -82,26 +89,23 @@ def _parts(report: Report, look: Look) -> Iterator[RenderableType]:
     yield _closing(report)
 
 
-def _about(audit: Audit) -> Iterator[RenderableType]:
+def _about(audit: Audit, look: Look) -> Iterator[RenderableType]:
     target, flow = audit.target, audit.flow
     yield Text(visible(target.spec), style="bold")
-    facts = [
+    yield _dim(
         visible(target.architecture),
         count(flow.weight_layers, "weight layer"),
         count(target.parameters, "parameter"),
-        f"{visible(target.format)} ({target.trust_tier})",
-    ]
-    if target.sha256:
-        facts.append(f"sha256 {visible(target.sha256[:12])}…")
-    yield _dim(facts)
-    what = visible(audit.data.spec)
-    batches = f"{count(flow.samples, 'sample')} in {flow.batches} of {audit.data.kind}"
+        f"{visible(target.format)}, {target.trust_tier}",
+    )
+    samples = f"{flow.samples:,} {audit.data.kind} samples ({visible(audit.data.spec)})"
     probe = "jacobian probe" if flow.probe == "jacobian" else visible(audit.data.loss)
-    yield _dim([f"{batches} data: {what}", probe])
-    yield _dim([f"{flow.mode} mode", flow.precision.dtype, flow.device])
+    yield _dim(samples, probe, f"{flow.mode}, {flow.precision.dtype}, {flow.device}")
+    if look.verbose and target.sha256:
+        yield _dim(f"sha256 {visible(target.sha256)}")
 
 
-def _dim(facts: list[str]) -> Text:
+def _dim(*facts: str) -> Text:
     return Text(" · ".join(facts), style="dim")
 
 
@@ -111,7 +115,7 @@ def _verdict(report: Report, look: Look) -> RenderableType:
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1, overflow="fold")
     grid.add_column(no_wrap=True, justify="right")
-    exit_code = Text(f"exit code {report.exit_code}", style="dim")
+    exit_code = Text(f"exit {report.exit_code}", style="dim")
     grid.add_row(line, Text(_headline(report), style="bold"), exit_code)
     return Padding(grid, (0, 0, 0, INDENT))
 
@@ -120,8 +124,8 @@ def _headline(report: Report) -> str:
     if report.errors:
         return visible(str(report.errors[0].get("message", "")), length=500)
     if report.status == "inconclusive":
-        gaps = [w for w in report.warnings if w.startswith("inconclusive: ")]
-        return visible(gaps[0].removeprefix("inconclusive: ") if gaps else "no verdict")
+        gaps = [x for x in report.warnings if x.startswith(INCONCLUSIVE)]
+        return visible(gaps[0].removeprefix(INCONCLUSIVE) if gaps else "no verdict")
     lost = next((f for f in report.findings if f.code == "VG101"), None)
     if lost is not None and not lost.unclear and lost.value is not None:
         where = visible(lost.layers[0] if lost.layers else "the first layer")
@@ -147,7 +151,7 @@ def _healthy(report: Report) -> str:
     value = flow.attenuation.value
     change = f"{decades(abs(value))} decades {'lost' if value < 0 else 'gained'}"
     first = _deepest(flow)
-    return f"{state}: {change} between the output and {first}"
+    return f"{state}: {change} from the output to {first}"
 
 
 def _deepest(flow: GradientFlow) -> str:
@@ -168,14 +172,9 @@ def _transport(
     profile = _profile(report, flow, look)
     if profile is not None:
         yield _row("depth profile", profile)
-    rows = [row for row in shares(flow) if row.share >= 0.01]
-    wide = max((len(row.noun) for row in rows), default=0)
-    for index, row in enumerate(rows):
-        line = Text(row.noun.ljust(wide + 1))
-        line.append(bar(row.share), style="red" if index == 0 else "")
-        line.append(f" {percent(row.share)}".rjust(7))
-        line.append(f"  {decades(row.decades)}", style="dim")
-        yield _row("where it went" if index == 0 else "", line)
+    if flow.attenuation is None or flow.attenuation.value > -WORTH_A_BUDGET:
+        return
+    yield from _budget(flow)
     worst = flow.worst_step
     if worst is not None and worst.gain.value < 0:
         loss = f"{decades(worst.gain.value)} decades"
@@ -184,6 +183,18 @@ def _transport(
         if source is not None:
             line.append(f"  {_at(source)}", style="dim")
         yield _row("worst step", line)
+
+
+def _budget(flow: GradientFlow) -> Iterator[RenderableType]:
+    """Yields a bar for each kind of operation that loses gradient."""
+    rows = [row for row in shares(flow) if row.share >= 0.01]
+    wide = max((len(row.noun) for row in rows), default=0)
+    for index, row in enumerate(rows):
+        line = Text(row.noun.ljust(wide + 1))
+        line.append(bar(row.share), style="red" if index == 0 else "")
+        line.append(f" {percent(row.share)}".rjust(7))
+        line.append(f"  {decades(row.decades)}", style="dim")
+        yield _row("where it went" if index == 0 else "", line)
 
 
 def _profile(report: Report, flow: GradientFlow, look: Look) -> Text | None:
@@ -278,15 +289,17 @@ def _finding(finding: Finding, look: Look) -> RenderableType:
         if look.verbose or line.partition(":")[0] not in STATED:
             body.append(Text(visible(line, length=300), style="dim"))
     if finding.fix is not None and finding.level != "info":
-        body.append(
-            Text.assemble(
-                ("try: ", "bold"),
-                visible(finding.fix.text, length=300),
-                ("  → " + visible(finding.fix.command), "dim"),
-            )
-        )
+        body.append(_way_out(finding.fix))
     inner = Padding(Group(*body), (0, 0, 0, 8))
     return Padding(Group(head, inner), (0, 0, 0, INDENT))
+
+
+def _way_out(fix: Fix) -> Text:
+    line = Text.assemble(("try: ", "bold"), visible(fix.text, length=300))
+    # The last line of the report says how to have a rule explained.
+    if not fix.command.startswith("vgaudit explain "):
+        line.append(f" ({visible(fix.command)})")
+    return line
 
 
 def _unmeasured(flow: GradientFlow) -> list[str]:
@@ -301,7 +314,8 @@ def _notes(report: Report, audit: Audit) -> list[str]:
     if precision.reason:
         notes.append(f"measured in {precision.measured}: {precision.reason}")
     random = [f"not deterministic: {op}" for op in audit.run.nondeterministic]
-    return [visible(x, length=300) for x in (*notes, *random, *report.warnings)]
+    said = [x for x in report.warnings if not x.startswith(INCONCLUSIVE)]
+    return [visible(x, length=300) for x in (*notes, *random, *said)]
 
 
 def _list(label: str, lines: list[str], look: Look) -> Iterator[RenderableType]:
@@ -327,9 +341,7 @@ def _closing(report: Report) -> RenderableType:
     parts.append(f"{report.count('info')} info")
     text = f"{', '.join(parts)} · judged for {report.optimizer}"
     if report.findings:
-        text += " · vgaudit explain CODE tells more"
-    seconds = report.audit.run.seconds if report.audit else 0.0
-    text += f" · {number(seconds)} s"
+        text += f" · more: vgaudit explain {report.findings[0].code}"
     return Padding(Text(text, style="dim"), (0, 0, 0, INDENT))
 
 

@@ -51,8 +51,7 @@ class SkippedData(Rule):
         batches, files = audit.flow.skipped, audit.data.skipped
         parts = []
         if batches:
-            text = "batch" if batches == 1 else "batches"
-            parts.append(f"{batches:,} {text} with NaN or infinity left out")
+            parts.append(f"{count(batches, 'batch')} with NaN or infinity left out")
         if files:
             parts.append(
                 f"{count(len(files), 'item')} could not be used: {names(files)}"

@@ -11,7 +11,7 @@ from vgaudit.flow import Audit, GradientFlow, LossFlow
 from vgaudit.plain import visible
 from vgaudit.rules.examples import chain, having, parameter
 from vgaudit.rules.rule import Example, Rule, Training
-from vgaudit.rules.wording import number
+from vgaudit.rules.wording import count, number
 
 
 def _loss(*, std: float = 0.1, nonfinite: int = 0) -> LossFlow:
@@ -73,7 +73,7 @@ class UninformativeLoss(Rule):
         if loss.nonfinite:
             yield self._finding(
                 f"{visible(loss.name)} is NaN or infinite in {loss.nonfinite:,} of "
-                f"{audit.flow.batches + audit.flow.skipped:,} batches",
+                f"{count(audit.flow.batches + audit.flow.skipped, 'batch')}",
                 value=float(loss.nonfinite),
             )
         elif loss.std == 0 and audit.flow.batches > 1 and _without_gradient(audit.flow):

@@ -33,9 +33,8 @@ def number(value: float) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """Returns ``1 layer`` or ``12,000 layers``."""
-    plural = noun if n == 1 else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{n:,} {plural}"
+    """Returns ``1 layer``, ``12,000 layers`` or ``2 batches``."""
+    return f"{n:,} {noun if n == 1 else _plural(noun)}"
 
 
 def place(paths: Sequence[str]) -> str:
@@ -50,3 +49,9 @@ def names(items: Sequence[str], *, most: int = 5) -> str:
     shown = ", ".join(visible(item) for item in items[:most])
     rest = len(items) - most
     return f"{shown} and {rest:,} more" if rest > 0 else shown
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith("ch") else f"{noun}s"
