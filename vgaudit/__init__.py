@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vgaudit.findings import Finding, Report
     from vgaudit.flow import GradientFlow
     from vgaudit.job import DataOptions, LoadOptions, ProbeOptions
-    from vgaudit.judge import Policy, judge
+    from vgaudit.judge import Policy
 
 __version__ = "0.1.0"
 
@@ -29,7 +29,6 @@ _HOMES = {
     "Report": "vgaudit.findings",
     "VgauditError": "vgaudit.errors",
     "assert_gradient_healthy": "vgaudit.api",
-    "judge": "vgaudit.judge",
     "load": "vgaudit.api",
     "scan": "vgaudit.api",
     "watch": "vgaudit.api",
@@ -45,7 +44,6 @@ __all__ = [
     "Report",
     "VgauditError",
     "assert_gradient_healthy",
-    "judge",
     "load",
     "scan",
     "watch",

@@ -52,7 +52,7 @@ def _tanh(z: Tensor, out: Tensor) -> Tensor:
 
 _KNOWN = (
     Activation("relu", slope=_step),
-    Activation("relu6", 3.0, bounded=True),
+    Activation("relu6", 3.0),
     Activation("leaky_relu"),
     Activation("prelu"),
     Activation("rrelu"),
@@ -100,10 +100,18 @@ _ALIASES = {
 _ORDINARY = frozenset({"exp", "sin", "cos", "square", "clamp", "erf", "threshold"})
 
 
-def canonical(function: Callable[..., Any]) -> Activation | None:
-    """Returns the activation that a torch function computes, if it is one."""
+def canonical(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Activation | None:
+    """Returns the activation that a call of a torch function computes, if it is one.
+
+    ``hardtanh`` from 0 upwards is ReLU6: its lower side is ReLU's, not a rail.
+    """
     name = getattr(function, "__name__", "").rstrip("_")
     name = _ALIASES.get(name, name)
+    if name == "hardtanh":
+        lowest = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
+        name = "relu6" if lowest >= 0 else name
     return None if name in _ORDINARY else KNOWN.get(name)
 
 

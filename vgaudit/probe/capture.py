@@ -179,7 +179,7 @@ class Recorder(TorchFunctionMode):
             args, kwargs = without_dropout(func, args, kwargs)
         if self.backward:
             return func(*args, **kwargs)
-        activation = activations.canonical(func)
+        activation = activations.canonical(func, args, kwargs)
         wanted = activation is not None and not self._inside_unit
         if wanted and args and isinstance(args[0], Tensor):
             assert activation is not None
