@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures import batches as inputs
-from fixtures import models
 from torch import Tensor
 from torch.nn import functional as F
 
+from fixtures import batches as inputs
+from fixtures import models
 from tests.verdicts.judging import verdict
 from vgaudit.data.batch import Batch, Loss
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from fixtures import batches as inputs
-from fixtures import models
 from torch import Tensor, nn
 
+from fixtures import batches as inputs
+from fixtures import models
 from tests.verdicts.judging import verdict
 from vgaudit.data.batch import Batch
 from vgaudit.findings import Finding, Optimizer, Report
