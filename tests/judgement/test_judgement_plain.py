@@ -67,7 +67,9 @@ def test_a_visible_name_hides_nothing_and_is_short(name: str) -> None:
     assert not {"Cc", "Cf", "Cs", "Zl", "Zp"} & set(map(unicodedata.category, shown))
 
 
-@given(st.text(alphabet=st.characters(categories=["L", "N", "P"]), max_size=NAME_LENGTH))
+@given(
+    st.text(alphabet=st.characters(categories=["L", "N", "P"]), max_size=NAME_LENGTH)
+)
 def test_an_ordinary_name_stays_as_it_is(name: str) -> None:
     assert name == visible(name)
 

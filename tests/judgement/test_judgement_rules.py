@@ -40,9 +40,9 @@ def worst(rule: Rule, example: Example) -> str | None:
     return min((f.level for f in found), key=LEVELS.index, default=None)
 
 
-def only(code: str, audit, training: Training = Training()):
+def only(code: str, audit):
     (rule,) = find(code)
-    (finding,) = rule.check(audit, training)
+    (finding,) = rule.check(audit, Training())
     return finding
 
 
@@ -118,7 +118,9 @@ def test_findings_carry_the_rule_and_a_way_out(rule: Rule) -> None:
 @ONE_OF_EACH
 def test_hostile_names_do_not_reach_a_message(rule: Rule) -> None:
     for example in rule.FIRES:
-        text = _renamed(example.audit, "layers", "\x1b[31m\n::error::\u202e" + "x" * 9999)
+        text = _renamed(
+            example.audit, "layers", "\x1b[31m\n::error::\u202e" + "x" * 9999
+        )
         for finding in rule.check(text, example.training):
             for words in (finding.message, *finding.evidence):
                 assert words.isprintable()
@@ -237,9 +239,9 @@ def test_nonfinite_weight_names_them() -> None:
 def test_incomplete_weights_tell_both_sides() -> None:
     audit = loaded(chain(), missing_keys=("a", "b"), unexpected_keys=("c",))
 
-    assert (
-        "2 keys missing, left at random: a, b; 1 key without a place: c"
-    ) == only("VG002", audit).message
+    assert ("2 keys missing, left at random: a, b; 1 key without a place: c") == only(
+        "VG002", audit
+    ).message
 
 
 def test_vanishing_decay_projects_ten_layers() -> None:

@@ -8,7 +8,15 @@ from vgaudit.errors import BadConfig, CannotRun, NothingMeasured
 from vgaudit.findings import LEVELS
 from vgaudit.judge import Policy, failed, judge
 from vgaudit.rules import RULES
-from vgaudit.rules.examples import activation, around, chain, having, layer, loaded, parameter
+from vgaudit.rules.examples import (
+    activation,
+    around,
+    chain,
+    having,
+    layer,
+    loaded,
+    parameter,
+)
 from vgaudit.rules.selection import find, parse_overrides, selected
 
 SICK = chain((-9.6, -8.0, -6.1, -4.0, -2.0, 0.0))
@@ -33,7 +41,12 @@ def test_a_sick_net_fails() -> None:
 
 @pytest.mark.parametrize(
     ("fail_on", "status", "code"),
-    [("error", "pass", 0), ("warning", "fail", 1), ("info", "fail", 1), ("never", "pass", 0)],
+    [
+        ("error", "pass", 0),
+        ("warning", "fail", 1),
+        ("info", "fail", 1),
+        ("never", "pass", 0),
+    ],
 )
 def test_fail_on_decides_over_a_warning(fail_on, status, code) -> None:
     report = judge(WARNED, Policy(fail_on=fail_on))
@@ -94,7 +107,9 @@ def test_what_needs_no_figures_is_judged_all_the_same() -> None:
 
 def test_lost_gradient_implies_the_lesser_statements() -> None:
     audit = parameter(
-        chain((-9.0, -7.2, -5.4, -3.6, -1.8, 0.0)), "layers.0.weight", grad_to_weight=1e-12
+        chain((-9.0, -7.2, -5.4, -3.6, -1.8, 0.0)),
+        "layers.0.weight",
+        grad_to_weight=1e-12,
     )
 
     assert ["VG101"] == codes(judge(audit))
@@ -227,12 +242,16 @@ def test_an_impossible_threshold_is_refused(name, value, message, hint) -> None:
     assert (message, hint) == (caught.value.message, caught.value.hint)
 
 
-@pytest.mark.parametrize("text", ["VG101", "VG101=3", "VG101.x=nan", "VG101.x=", "=1", "a.b=inf"])
+@pytest.mark.parametrize(
+    "text", ["VG101", "VG101=3", "VG101.x=nan", "VG101.x=", "=1", "a.b=inf"]
+)
 def test_a_malformed_override_is_refused(text: str) -> None:
     with pytest.raises(BadConfig) as caught:
         parse_overrides([text])
 
-    assert f"--set {text}: not of the form RULE.THRESHOLD=NUMBER" == caught.value.message
+    assert (
+        f"--set {text}: not of the form RULE.THRESHOLD=NUMBER" == caught.value.message
+    )
 
 
 def test_an_interval_that_touches_the_limit_stays_unclear() -> None:

@@ -44,8 +44,9 @@ def _run(typed: list[str]) -> int:
             _spelled_out(typed), prog_name="vgaudit", standalone_mode=False, obj=typed
         )
         return int(status or 0)
-    except BrokenPipeError:
-        raise
+    except SystemExit as stop:
+        # Typer says 1 when a pipe closes while anything inside a command writes.
+        return PIPE_CLOSED if stop.code == 1 else int(stop.code or 0)
     except Exception as error:
         return boundary.explain(error, typed)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vgaudit import __version__
 from vgaudit.cli.explain import explain
 from vgaudit.cli.inspect import inspect
 from vgaudit.cli.report import report
@@ -34,9 +35,7 @@ for command in COMMANDS:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"vgaudit {version('vgaudit')}")
+        typer.echo(f"vgaudit {__version__}")
         raise typer.Exit
 
 

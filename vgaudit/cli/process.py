@@ -115,7 +115,9 @@ class _Conversation:
         self.lines: queue.Queue[bytes | None] = queue.Queue()
         self.ears = [
             threading.Thread(target=self._listen, args=(process.stdout,), daemon=True),
-            threading.Thread(target=self._overhear, args=(process.stderr,), daemon=True),
+            threading.Thread(
+                target=self._overhear, args=(process.stderr,), daemon=True
+            ),
         ]
         for ear in self.ears:
             ear.start()

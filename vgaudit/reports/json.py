@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vgaudit import __version__
 from vgaudit.errors import CannotLoad
 from vgaudit.findings import Report
 from vgaudit.flow import Audit, Interval
@@ -97,7 +97,7 @@ def parse(text: str) -> Report:
     if found.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
         raise CannotLoad(
             f"not a report that this version reads: schema_version {visible(found)}",
-            hint=f"vgaudit {_version()} reads schema_version {SCHEMA_VERSION}",
+            hint=f"vgaudit {__version__} reads schema_version {SCHEMA_VERSION}",
         )
     document = _validated(_document_adapter(), record, "report")
     return Report(**{f.name: getattr(document, f.name) for f in fields(Report)})
@@ -182,7 +182,7 @@ def _tool(report: Report) -> Tool:
     run = report.audit.run if report.audit else None
     return Tool(
         name="vgaudit",
-        version=_version(),
+        version=__version__,
         torch=run.torch if run else None,
         python=run.python if run else None,
     )
@@ -201,10 +201,3 @@ def _summary(report: Report) -> Summary:
             info=report.count("info"),
         ),
     )
-
-
-def _version() -> str:
-    try:
-        return version("vgaudit")
-    except PackageNotFoundError:
-        return "unknown"

@@ -189,7 +189,7 @@ class VanishingGradient(Rule):
         )
 
     def _verdict(self, lost: Interval, training: Training) -> _Verdict | None:
-        """Returns None where all is well, and where zero or NaN are others' business."""
+        """Returns None where all is well, and for zero and NaN: others judge those."""
         limits: tuple[tuple[Level, float], ...] = (
             (("error", self.sgd_error),)
             if training.optimizer == "sgd"
