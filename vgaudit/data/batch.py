@@ -27,7 +27,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A named loss: ``function(output, labels)`` returns a scalar tensor."""
+    """A named loss: ``function(output, labels)`` returns a scalar tensor.
+
+    Attributes:
+        name: as the report states it.
+        function: raises ``CannotRun`` where no gradient can come of the value.
+        note: why this loss was chosen, where vgaudit chose it.
+    """
 
     name: str
     function: Callable[[Any, Any], Tensor]
+    note: str = ""

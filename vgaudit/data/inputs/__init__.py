@@ -1,0 +1,1 @@
+"""What a model is called with: given, agreed, or inferred."""
