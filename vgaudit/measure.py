@@ -20,10 +20,11 @@ from vgaudit.flow import (
     NotMeasured,
     Precision,
     RunFacts,
+    Structure,
 )
 from vgaudit.job import ScanJob
 from vgaudit.plain import visible
-from vgaudit.probe import probe
+from vgaudit.probe import probe, structure
 
 Progress = Callable[[str], None]
 
@@ -69,6 +70,21 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
         nondeterministic=tuple(sorted(set(alerts))),
     )
     return Audit(target=loaded.target, data=facts, run=run, flow=flow)
+
+
+def outline(job: ScanJob, progress: Progress | None = None) -> Structure:
+    """Returns the dataflow of a job's model on one of its batches, without computing.
+
+    Raises:
+        VgauditError: the model or its data cannot be loaded, or the way through the
+            model depends on the values of tensors.
+    """
+    say = progress or (lambda _phase: None)
+    say("loading the model")
+    loaded = loading.load(job.spec, job.load)
+    say("following the graph")
+    batch = next(iter(data.open_batches(loaded.module, job.data, loaded.example)))
+    return structure(loaded.module, batch, mode=job.probe.mode)
 
 
 def _no_data(job: ScanJob) -> DataFacts:

@@ -47,7 +47,15 @@ def inspect(record: dict[str, Any], progress: Progress) -> Any:
     return loading.inspect(record["spec"], _options(LoadOptions, record["load"]))
 
 
-TASKS: dict[str, Task] = {"inspect": inspect, "scan": scan}
+def structure(record: dict[str, Any], progress: Progress) -> Any:
+    """Returns the dataflow of a scan job's model, found without computing."""
+    progress("starting torch")
+    from vgaudit.measure import outline
+
+    return outline(_scan_job(record), progress)
+
+
+TASKS: dict[str, Task] = {"inspect": inspect, "scan": scan, "structure": structure}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import pytest
 from vgaudit.cli import process
 from vgaudit.cli.process import WorkerBug
 from vgaudit.errors import CannotRun, NothingMeasured
+from vgaudit.flow import NotMeasured, Source, Structure, StructureRow
 from vgaudit.plain import to_plain
 from vgaudit.reports.json import parse
 from vgaudit.rules.examples import chain, having
@@ -345,7 +346,7 @@ def test_inspect_shows_what_the_worker_found(cli, worker) -> None:
     outcome = cli("inspect", "model.pt", "--key", "ema")
 
     assert "inspect" == asked[0][0]
-    assert "ema" == asked[0][1]["load"].key
+    assert "ema" == asked[0][1].load.key
     assert [
         "format              safetensors",
         "size                12,345",
@@ -354,6 +355,46 @@ def test_inspect_shows_what_the_worker_found(cli, worker) -> None:
         "                    b",
     ] == outcome.out.splitlines()
     assert 12345 == json.loads(cli("inspect", "m", "--format", "json").out)["size"]
+
+
+def test_inspect_graph_shows_the_trunk(cli, worker) -> None:
+    def row(path: str, *, trunk: bool, depth: int | None) -> StructureRow:
+        source = Source(file="/a/net.py", line=7)
+        return StructureRow(
+            path=path,
+            type="Linear",
+            depth=depth,
+            trunk=trunk,
+            weighted=True,
+            activation=False,
+            parameters=4160,
+            source=source,
+        )
+
+    found = Structure(
+        rows=(row("fc1", trunk=True, depth=1), row("side", trunk=False, depth=None)),
+        weight_layers=2,
+        cut_nodes=5,
+        branches=1,
+        unused=("spare.weight",),
+        not_measured=(NotMeasured(path="rnn", reason="fused"),),
+    )
+    asked = worker(found)
+    outcome = cli("inspect", "torchvision:resnet18", "--graph", "--input", "2x3x32x32")
+
+    assert ("structure", ("2x3x32x32",)) == (asked[0][0], asked[0][1].data.inputs)
+    assert [
+        "2 weight layers on the longest path, 5 cut nodes, 1 branch",
+        "│ on the trunk, ┆ beside it; depth from the output",
+        "",
+        "│  fc1   Linear     1         4,160  net.py:7",
+        "┆  side  Linear               4,160  net.py:7",
+        "",
+        "not connected: spare.weight",
+        "not measured: rnn: fused",
+    ] == outcome.out.splitlines()
+    text = cli("inspect", "m", "--graph", "--format", "json").out
+    assert to_plain(found) == json.loads(text)
 
 
 # --- terminals and pipes -----------------------------------------------------------

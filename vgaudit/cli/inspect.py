@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from vgaudit.cli import options as o
+
+Graph = Annotated[
+    bool,
+    typer.Option(
+        "--graph",
+        help="Load the model and show its layers and trunk, by shapes alone: nothing "
+        "is computed.",
+    ),
+]
 
 
 def inspect(
     ctx: typer.Context,
     model: o.Model,
+    graph: Graph = False,
     arch: o.Arch = None,
     weights: o.Weights = None,
     key: o.Key = None,
     model_arg: o.ModelArg = None,
     allow_missing: o.AllowMissing = False,
     pretrained: o.Pretrained = False,
+    data: o.Data = None,
+    input: o.Input = None,
+    batch_size: o.BatchSize = None,
+    mode: o.ModeOption = o.Mode.train,
     seed: o.Seed = 0,
     timeout: o.Timeout = 600.0,
     max_memory: o.MaxMemory = None,
@@ -33,11 +49,15 @@ def inspect(
     from vgaudit.cli.output import renderer, show
     from vgaudit.cli.process import run
     from vgaudit.cli.progress import Phases
-    from vgaudit.reports import inspection
+    from vgaudit.reports import inspection, structure
 
     renderer(format)
-    job = {"spec": model, "load": jobs.load_options(ctx.params)}
+    job, limits = jobs.structure_job(ctx.params), jobs.limits(ctx.params)
+    task = "structure" if graph else "inspect"
     with Phases(silent=no_progress, quiet=quiet) as phases:
-        found = run("inspect", job, limits=jobs.limits(ctx.params), watcher=phases)
-    show(inspection.render(found, form=format))
+        found = run(task, job, limits=limits, watcher=phases)
+    if graph:
+        show(structure.render(structure.parse(found), form=format))
+    else:
+        show(inspection.render(found, form=format))
     return 0

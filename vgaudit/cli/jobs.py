@@ -48,6 +48,26 @@ def scan_job(given: Given) -> ScanJob:
     )
 
 
+def structure_job(given: Given) -> ScanJob:
+    """Returns the job of an inspection: how to load, and on what to follow the graph.
+
+    Raises:
+        BadConfig: an option has no valid form.
+    """
+    return ScanJob(
+        spec=given["model"],
+        load=load_options(given),
+        data=DataOptions(
+            data=given["data"],
+            inputs=_all(given["input"]),
+            batches=1,
+            batch_size=given["batch_size"],
+            seed=given["seed"],
+        ),
+        probe=ProbeOptions(mode=given["mode"].value, seed=given["seed"]),
+    )
+
+
 def load_options(given: Given) -> LoadOptions:
     """Returns how to load the model.
 
