@@ -1,0 +1,99 @@
+"""What a conversion is asked and what it did: plain values, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vgaudit.flow import Audit, Source
+
+Treatment = Literal["ar", "adact", "rescale", "plain"]
+TREATMENTS: tuple[Treatment, ...] = ("ar", "adact", "rescale", "plain")
+Start = Literal["auto", "preserve", "unit-slope", "relu", "leaky", "tanh", "residual"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertOptions:
+    """How to convert.
+
+    Attributes:
+        to: the treatment.
+        layers, skip: globs on layer or activation paths; no glob takes all.
+        preserve: keep the function; the conversion fails where it cannot.
+        limit: L of ``ar`` and the size that ``rescale`` gives pre-activations
+            (99 % quantile of |z|); None takes the activation's default.
+        centre: subtract each unit's mean; None where the model is stuck.
+        normed: convert layers before a normalization too, where ``ar`` and
+            ``rescale`` do nothing.
+        start: shape that ``adact`` starts from.
+        hinges: of ``adact``.
+        shared: one function for all channels in ``adact``.
+    """
+
+    to: Treatment
+    layers: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    preserve: bool = False
+    limit: float | None = None
+    centre: bool | None = None
+    normed: bool = False
+    start: Start = "auto"
+    hinges: int = 9
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """One converted layer or activation.
+
+    Attributes:
+        path: the module that changed.
+        kind: class of the layer or name of the activation, as it was.
+        change: what was done, with the figures.
+        activations: the activation calls that it acts on.
+        source: the line of code, where known.
+    """
+
+    path: str
+    kind: str
+    change: str
+    activations: tuple[str, ...] = ()
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One activation call or layer that was not converted, and why (VG701)."""
+
+    path: str
+    kind: str
+    reason: str
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """A conversion with its proof.
+
+    Attributes:
+        options: what was asked.
+        edits, refusals: what was converted and what was not.
+        max_abs_diff: the largest |Δ| of any output on the data, in train and in
+            eval mode.
+        output_scale: the largest |output| before.
+        preserved: every output, and every output of a converted layer, is bit-equal.
+        before, after: the same scan of both.
+        written: files that were written.
+        notes: statements for the user.
+    """
+
+    options: ConvertOptions
+    edits: tuple[Edit, ...]
+    refusals: tuple[Refusal, ...]
+    max_abs_diff: float
+    output_scale: float
+    preserved: bool
+    before: Audit | None = None
+    after: Audit | None = None
+    written: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,218 @@
+"""What to convert and what not, with the reason: before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from torch import fx, nn
+
+from vgaudit.conversion import ConvertOptions, Refusal
+from vgaudit.treatments import provenance
+from vgaudit.treatments.recorded import Act
+
+LAYERS = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+"""Layers whose output axis is known."""
+
+_ACTS_ALONE = frozenset({"prelu", "rrelu"})
+
+
+@dataclass(slots=True)
+class LayerTarget:
+    """A layer to scale, and the activations that it feeds.
+
+    Attributes:
+        path: the module.
+        kind: canonical name of the activations.
+        acts: the activation calls, in order.
+        norms: normalizations between layer and activation.
+        calls: how often the layer runs in one pass.
+    """
+
+    path: str
+    kind: str
+    acts: list[Act] = field(default_factory=list)
+    norms: list[str] = field(default_factory=list)
+    calls: int = 0
+
+
+@dataclass(slots=True)
+class ActTarget:
+    """An activation to replace: a module with all its calls, or one call of a function.
+
+    Attributes:
+        path: the module, or the module whose method calls the function.
+        kind: canonical name.
+        acts: its calls.
+        fed_by: path of the layer that feeds the first call, where known.
+    """
+
+    path: str
+    kind: str
+    acts: list[Act] = field(default_factory=list)
+    fed_by: str = ""
+
+
+@dataclass(slots=True)
+class Plan:
+    """Layers or activations to convert, in forward order, and refusals."""
+
+    layers: list[LayerTarget] = field(default_factory=list)
+    activations: list[ActTarget] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def refuse(self, act: Act, reason: str) -> None:
+        """Notes why an activation call is left as it is."""
+        site = act.site
+        self.refusals.append(
+            Refusal(path=site.key, kind=site.kind, reason=reason, source=site.source)
+        )
+
+
+def plan_layers(graph: fx.Graph, model: nn.Module, options: ConvertOptions) -> Plan:
+    """Returns the layers that feed hidden activations, for ``ar`` and ``rescale``."""
+    plan = Plan()
+    alive = provenance.hidden(graph)
+    found: dict[str, LayerTarget] = {}
+    for node in graph.nodes:
+        act = provenance.act_of(node)
+        if act is None:
+            continue
+        path, norms, reason = _source(node, graph, model, alive)
+        if not reason and not chosen(options, path, act.site.key):
+            reason = "left out by --layers or --skip"
+        if not reason and norms and not options.normed:
+            reason = (
+                f"its scale cancels in {norms[0] or 'the normalization'}: nothing "
+                "would change (--normed converts it all the same)"
+            )
+        if reason:
+            plan.refuse(act, reason)
+            continue
+        target = found.setdefault(path, LayerTarget(path, act.site.kind, norms=norms))
+        target.acts.append(act)
+    for path, target in found.items():
+        _settle(plan, graph, target, f"{path}.weight" if path else "weight")
+    return plan
+
+
+def _settle(plan: Plan, graph: fx.Graph, target: LayerTarget, weight: str) -> None:
+    """Accepts a layer if every call of it feeds a planned activation of one kind."""
+    users = provenance.users_of_parameter(graph, weight)
+    target.calls = len(users)
+    kinds = {act.site.kind for act in target.acts}
+    if len(kinds) > 1:
+        reason = (
+            f"{target.path} feeds different activations: {', '.join(sorted(kinds))}"
+        )
+    elif len(users) != len(target.acts):
+        reason = f"the weight of {target.path} is also used where no activation follows"
+    else:
+        plan.layers.append(target)
+        return
+    for act in target.acts:
+        plan.refuse(act, reason)
+
+
+def _source(
+    node: fx.Node, graph: fx.Graph, model: nn.Module, alive: set[fx.Node]
+) -> tuple[str, list[str], str]:
+    """Returns path, norms and an empty reason, or why there is no such layer."""
+    if node not in alive:
+        return "", [], "an output activation: no layer follows it"
+    if provenance.is_gate(node):
+        return "", [], "a gate: its output multiplies other data"
+    chain = provenance.trace_back(node)
+    if chain.source is None:
+        return "", [], chain.reason
+    if any(True for _ in provenance.strangers(node, chain)):
+        return "", [], "the layer's output is also used elsewhere"
+    name = provenance.weight_name(chain.source)
+    if name is None:
+        return "", [], "the layer's weight is computed (a parametrization)"
+    path = name.rpartition(".")[0]
+    module = model.get_submodule(path)
+    if not isinstance(module, LAYERS) or not name.endswith("weight"):
+        return "", [], f"fed by {path} ({type(module).__name__}), whose axis is unknown"
+    if provenance.path_of(chain.source) != path:
+        return "", [], f"the weight of {path} is used outside its forward"
+    return path, chain.norms, ""
+
+
+def chosen(options: ConvertOptions, *names: str) -> bool:
+    """Tells whether the globs take a layer or activation of one of these names."""
+
+    def matches(globs: Iterable[str]) -> bool:
+        return any(fnmatchcase(name, glob) for glob in globs for name in names)
+
+    return (not options.layers or matches(options.layers)) and not matches(options.skip)
+
+
+def plan_activations(
+    graph: fx.Graph, model: nn.Module, options: ConvertOptions
+) -> Plan:
+    """Returns the activations to replace, for ``adact``."""
+    plan = Plan()
+    alive = provenance.hidden(graph)
+    found: dict[object, ActTarget] = {}
+    rejected: dict[object, str] = {}
+    for node in graph.nodes:
+        act = provenance.act_of(node)
+        if act is None:
+            continue
+        key = _identity(act)
+        chain = provenance.trace_back(node)
+        path, norms, source_reason = _feeder(chain)
+        reason = _no_replacement(node, act, alive)
+        if not reason and not chosen(options, path, act.site.key, act.site.path):
+            reason = "left out by --layers or --skip"
+        if reason:
+            plan.refuse(act, reason)
+            rejected.setdefault(key, reason)
+            continue
+        target = found.setdefault(
+            key, ActTarget(act.site.path, act.site.kind, fed_by=path)
+        )
+        target.acts.append(act)
+    for key, target in found.items():
+        if key in rejected:
+            for act in target.acts:
+                plan.refuse(act, f"another call of the same: {rejected[key]}")
+        else:
+            plan.activations.append(target)
+    return plan
+
+
+def _identity(act: Act) -> object:
+    """Returns what all calls of one activation have in common."""
+    if act.own or act.caller is None:
+        return act.site.path
+    return act.caller.path, act.caller.code, act.caller.span
+
+
+def _feeder(chain: provenance.Chain) -> tuple[str, list[str], str]:
+    if chain.source is None:
+        return "", [], chain.reason
+    name = provenance.weight_name(chain.source) or ""
+    return name.rpartition(".")[0], chain.norms, ""
+
+
+def _no_replacement(node: fx.Node, act: Act, alive: set[fx.Node]) -> str:
+    if node not in alive:
+        return "an output activation: no layer follows it"
+    if provenance.is_gate(node):
+        return "a gate: its output multiplies other data"
+    if act.site.kind in _ACTS_ALONE:
+        return f"{act.site.kind} has parameters or randomness of its own"
+    if not act.own and act.caller is None:
+        return "called by a function that is no method of a module"
+    return ""

@@ -1,0 +1,205 @@
+"""What feeds an activation, read from the recorded graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from vgaudit.treatments.recorded import Act
+
+CONVOLUTIONS = frozenset(f"conv{n}d" for n in (1, 2, 3))
+TRANSPOSED = frozenset(f"conv_transpose{n}d" for n in (1, 2, 3))
+WEIGHTED = frozenset({"linear"}) | CONVOLUTIONS | TRANSPOSED
+"""Functions that take input, weight and bias."""
+
+_NORMS = frozenset(
+    {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"}
+)
+_DROPOUTS = frozenset(
+    f"{kind}dropout{suffix}"
+    for kind in ("", "alpha_", "feature_", "feature_alpha_")
+    for suffix in ("", "1d", "2d", "3d")
+)
+_RESHAPES = frozenset(
+    "view reshape flatten permute transpose contiguous unsqueeze squeeze expand "
+    "swapaxes movedim unflatten clone to float half double type type_as "
+    "expand_as view_as reshape_as rearrange T mT".split()
+)
+_POOLS = frozenset(
+    f"{kind}_pool{n}d"
+    for kind in ("max", "avg", "adaptive_avg", "adaptive_max")
+    for n in (1, 2, 3)
+)
+_PARTS = frozenset({"chunk", "split", "getitem", "unbind", "select", "narrow"})
+_MERGES = frozenset({"add", "sub", "cat", "concat", "stack", "sum", "iadd", "rsub"})
+_PRODUCTS = frozenset({"mul", "imul", "rmul"})
+
+
+@dataclass(slots=True)
+class Chain:
+    """The way from an activation back to the layer that feeds it.
+
+    Attributes:
+        nodes: from the activation's input back to the layer, both included.
+        source: the layer's operation; None where there is none.
+        norms: module paths of the normalizations in between.
+        reason: why there is no source.
+        stochastic: a dropout lies in between.
+    """
+
+    nodes: list[fx.Node] = field(default_factory=list)
+    source: fx.Node | None = None
+    norms: list[str] = field(default_factory=list)
+    reason: str = ""
+    stochastic: bool = False
+
+
+def name_of(node: fx.Node) -> str:
+    """Returns the bare name of the function that a node calls."""
+    if node.op != "call_function":
+        return node.op
+    owner = getattr(node.target, "__self__", None)
+    name = str(getattr(node.target, "__name__", node.target))
+    if name == "__get__" and owner is not None:
+        name = str(getattr(owner, "__name__", name))
+    return name.strip("_")
+
+
+def act_of(node: fx.Node) -> Act | None:
+    """Returns the activation that a node computes, if it is one."""
+    found = node.meta.get("act")
+    assert found is None or isinstance(found, Act)
+    return found
+
+
+def path_of(node: fx.Node) -> str:
+    """Returns the module in which a node ran."""
+    return str(node.meta.get("path", ""))
+
+
+def trace_back(activation: fx.Node) -> Chain:
+    """Returns the chain behind an activation node."""
+    chain = Chain()
+    place = _first(activation)
+    while place is not None:
+        chain.nodes.append(place)
+        name = name_of(place)
+        if name in WEIGHTED:
+            chain.source = place
+            return chain
+        if name in _NORMS:
+            chain.norms.append(path_of(place))
+        elif name in _DROPOUTS:
+            chain.stochastic = True
+        elif name not in _RESHAPES and name not in _POOLS:
+            chain.reason = _obstacle(place, name)
+            return chain
+        place = _first(place)
+    chain.reason = "no layer feeds it"
+    return chain
+
+
+def _obstacle(node: fx.Node, name: str) -> str:
+    if node.op in ("placeholder", "get_attr"):
+        what = "the model's input" if node.op == "placeholder" else "a parameter"
+        return f"it acts on {what}, no layer feeds it"
+    if act_of(node) is not None:
+        return f"another activation ({name}) feeds it"
+    if name in _PARTS:
+        return "it acts on a part of a layer's output; the other parts go elsewhere"
+    if name in _MERGES:
+        return f"several layers feed it through `{name}`"
+    if name in _PRODUCTS:
+        return "a product feeds it"
+    if name in {"matmul", "mm", "addmm", "bmm", "einsum", "baddbmm"}:
+        return f"the weight is a raw parameter of `{name}`: its output axis is unknown"
+    return f"`{name}` feeds it, which is no Linear or convolution"
+
+
+def _first(node: fx.Node) -> fx.Node | None:
+    return next((arg for arg in node.args if isinstance(arg, fx.Node)), None)
+
+
+def strangers(activation: fx.Node, chain: Chain) -> Iterator[fx.Node]:
+    """Yields the nodes beside the chain that use what flows along it."""
+    above = [activation, *chain.nodes[:-1]]
+    for user, node in zip(above, chain.nodes, strict=True):
+        yield from (other for other in node.users if other is not user)
+
+
+def is_gate(activation: fx.Node) -> bool:
+    """Tells whether the activation's output multiplies other data."""
+    front = [activation]
+    for _ in range(4):
+        users = [user for node in front for user in node.users]
+        for user in users:
+            if name_of(user) in _PRODUCTS and _mixes_data(user):
+                return True
+        front = [user for user in users if name_of(user) in _RESHAPES]
+    return False
+
+
+def _mixes_data(product: fx.Node) -> bool:
+    """Tells whether both factors are data; a parameter may be seen as data's view."""
+    factors = [arg for arg in product.args if isinstance(arg, fx.Node)]
+    return len(factors) > 1 and all(_is_data(factor) for factor in factors)
+
+
+def _is_data(node: fx.Node) -> bool:
+    for _ in range(6):
+        if node.op == "get_attr":
+            return False
+        before = _first(node)
+        if node.op == "placeholder" or before is None:
+            return node.op == "placeholder"
+        if name_of(node) not in _RESHAPES:
+            return True
+        node = before
+    return True
+
+
+def hidden(graph: fx.Graph) -> set[fx.Node]:
+    """Returns the nodes whose value reaches a later operation with a weight."""
+    found: set[fx.Node] = set()
+    for node in reversed(list(graph.nodes)):
+        for user in node.users:
+            if user in found or (_has_weight(user) and not _is_weight(node, user)):
+                found.add(node)
+                break
+    return found
+
+
+def _has_weight(node: fx.Node) -> bool:
+    name = name_of(node)
+    if name in WEIGHTED or name in {"lstm", "gru", "rnn_tanh", "rnn_relu"}:
+        return True
+    products = {"matmul", "mm", "addmm", "bmm", "einsum", "baddbmm", "rmatmul"}
+    fused = {"multi_head_attention_forward", "scaled_dot_product_attention"}
+    if name in fused:
+        return True
+    return name in products
+
+
+def _is_weight(node: fx.Node, user: fx.Node) -> bool:
+    return node.op == "get_attr" and node in user.args[1:]
+
+
+def weight_name(source: fx.Node) -> str | None:
+    """Returns the name of the parameter that a layer multiplies with."""
+    if len(source.args) > 1:
+        weight = source.args[1]
+    else:
+        weight = source.kwargs.get("weight")
+    if isinstance(weight, fx.Node) and weight.op == "get_attr":
+        return str(weight.target)
+    return None
+
+
+def users_of_parameter(graph: fx.Graph, name: str) -> list[fx.Node]:
+    """Returns every operation that takes the parameter."""
+    node = next(
+        (n for n in graph.nodes if n.op == "get_attr" and n.target == name), None
+    )
+    return [] if node is None else list(node.users)

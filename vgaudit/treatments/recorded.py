@@ -1,0 +1,223 @@
+"""A model's dataflow as a ``torch.fx.Graph``, written while it runs.
+
+Symbolic tracing fails on a third of real models and drops train mode, autocast
+and checkpointing from the others; a recorded run has the operations of one call
+of any model, with the parameters that each one takes. The graph serves to plan
+edits; it is never executed.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from vgaudit.data.batch import Batch
+from vgaudit.errors import CannotRun
+from vgaudit.probe import capture, units
+from vgaudit.probe.capture import Recorder
+from vgaudit.probe.recording import Site
+from vgaudit.probe.run import shrink
+from vgaudit.probe.state import Twin, eager, prepare_mode, untouched
+from vgaudit.probe.tensors import cast, tensors_in
+
+_SAMPLES = 4
+_DEEP = 12
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """Where in the source an activation function is called.
+
+    Attributes:
+        path: the module whose method makes the call.
+        code: the method's code.
+        span: first and last line and column, as ``co_positions`` gives them.
+    """
+
+    path: str
+    code: CodeType
+    span: tuple[int | None, int | None, int | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An activation node of the graph.
+
+    Attributes:
+        site: key, path, kind and source line, as a scan names them.
+        own: the call is that of an activation module, not of a function.
+        axis: dimension of the units, from the end where features come last.
+        units: entries of that dimension; 0 where unknown.
+        caller: the call in the source, for functions.
+    """
+
+    site: Site
+    own: bool
+    axis: int | None
+    units: int
+    caller: CallSite | None
+
+
+def record(model: nn.Module, batch: Batch) -> fx.Graph:
+    """Returns the dataflow of one call of ``model``, which stays as it is.
+
+    ``meta["path"]`` of a node is the module in which it ran; ``meta["act"]`` of an
+    activation is an ``Act``; parameters are ``get_attr`` nodes.
+
+    Raises:
+        CannotRun: the model fails on the batch.
+    """
+    small = shrink(batch, min(batch.size, _SAMPLES))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    twin = Twin(model, device=device, dtype=None)
+    names: dict[int, str] = {}
+    for name, tensor in twin.state.items():
+        names.setdefault(id(tensor), name)
+    recorder = GraphRecorder(model, small.size, names)
+    args, kwargs = cast((small.args, small.kwargs), device=device, dtype=None)
+    capture.mark_data((args, kwargs))
+    with untouched(model), eager(model), twin.standing_in(model):
+        prepare_mode(model, "train")
+        recorder.enter(args, kwargs)
+        try:
+            with torch.enable_grad(), recorder:
+                value = model(*args, **kwargs)
+        except Exception as error:
+            text = str(error).splitlines()[0] if str(error) else ""
+            raise CannotRun(
+                f"the model fails on its data: {type(error).__name__}: {text}",
+                hint="check the shape of the inputs; `vgaudit scan` names the layer",
+            ) from error
+    recorder.leave(value)
+    return recorder.graph
+
+
+class GraphRecorder(Recorder):
+    """Writes every torch function of one forward pass into a graph.
+
+    Args:
+        model: the module that will be called.
+        samples: samples in the batch.
+        names: id of a parameter or buffer → its name.
+    """
+
+    def __init__(self, model: nn.Module, samples: int, names: dict[int, str]) -> None:
+        super().__init__(model, samples=samples, only="structure")
+        self.graph = fx.Graph()
+        self._parameters = names
+        self._written: dict[int, fx.Node] = {}
+        self._kept: list[Any] = []
+        self._attributes: dict[str, fx.Node] = {}
+
+    def enter(self, args: Any, kwargs: Any) -> None:
+        """Writes the inputs of the model."""
+        for number, tensor in enumerate(tensors_in((args, kwargs))):
+            self._keep(tensor, self.graph.placeholder(f"input_{number}"))
+
+    def leave(self, value: Any) -> None:
+        """Writes the outputs of the model."""
+        found = [self._node(tensor) for tensor in tensors_in(value)]
+        self.graph.output(tuple(found))
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Runs one torch function and writes it down."""
+        kwargs = kwargs or {}
+        before = len(self.recording.sites)
+        given = [tensor for tensor in tensors_in((args, kwargs))]
+        inputs = self._arguments(args), self._arguments(kwargs)
+        axis = units.axis_of(args[0]) if args and isinstance(args[0], Tensor) else None
+        out = super().__torch_function__(func, types, args, kwargs)
+        if not any(True for _ in tensors_in(out)):
+            return out
+        node = self.graph.create_node("call_function", func, *inputs)
+        node.meta["path"] = self._stack[-1][1] if self._stack else ""
+        if len(self.recording.sites) > before:
+            site = next(reversed(self.recording.sites.values()))
+            node.meta["act"] = self._act(site, given[0], axis)
+        self._results(node, out)
+        return out
+
+    def _observe_unit(self, module: nn.Module, path: str, z: Any, out: Tensor) -> None:
+        before = len(self.recording.sites)
+        super()._observe_unit(module, path, z, out)
+        if len(self.recording.sites) == before:
+            return
+        site = next(reversed(self.recording.sites.values()))
+        node = self.graph.create_node("call_function", module.forward, (self._node(z),))
+        node.meta["path"] = path
+        node.meta["act"] = self._act(site, z, units.axis_of(z), own=True)
+        self._keep(out, node)
+
+    def _act(self, site: Site, z: Any, axis: int | None, *, own: bool = False) -> Act:
+        module, path = self._stack[-1] if self._stack else (None, "")
+        own = own or (module is not None and units.is_torch_activation(module))
+        count = z.shape[axis] if axis is not None and z.dim() > 1 else 0
+        caller = None if own or module is None else _call_site(module, path)
+        return Act(site, own, axis, count, caller)
+
+    # ------------------------------------------------------------ nodes
+
+    def _keep(self, tensor: Tensor, node: fx.Node) -> None:
+        # The reference keeps the identity from being given to another tensor.
+        self._kept.append(tensor)
+        self._written[id(tensor)] = node
+
+    def _results(self, node: fx.Node, out: Any) -> None:
+        if isinstance(out, Tensor):
+            self._keep(out, node)
+            return
+        for number, tensor in enumerate(tensors_in(out)):
+            item = self.graph.call_function(operator.getitem, (node, number))
+            item.meta["path"] = node.meta["path"]
+            self._keep(tensor, item)
+
+    def _node(self, tensor: Tensor) -> fx.Node:
+        node = self._written.get(id(tensor))
+        if node is None:
+            name = self._parameters.get(id(tensor), "constant")
+            node = self._attributes.get(name) if name != "constant" else None
+            if node is None:
+                node = self.graph.create_node("get_attr", name)
+                self._attributes[name] = node
+            self._keep(tensor, node)
+        return node
+
+    def _arguments(self, value: Any) -> Any:
+        """Returns arguments as a graph can hold them."""
+        if isinstance(value, Tensor):
+            return self._node(value)
+        if isinstance(value, (tuple, list)):
+            return tuple(self._arguments(item) for item in value)
+        if isinstance(value, dict):
+            return {str(key): self._arguments(item) for key, item in value.items()}
+        if value is None or isinstance(value, (bool, int, float, str, torch.dtype)):
+            return value
+        return type(value).__name__
+
+
+def _call_site(module: nn.Module, path: str) -> CallSite | None:
+    """Returns the call in a method of ``module`` that is running."""
+    frame: FrameType | None = sys._getframe(3)
+    for _ in range(_DEEP):
+        if frame is None:
+            return None
+        first = frame.f_code.co_varnames[:1]
+        if first and frame.f_locals.get(first[0]) is module:
+            positions = list(frame.f_code.co_positions())
+            span = positions[frame.f_lasti // 2]
+            return CallSite(path, frame.f_code, span)
+        frame = frame.f_back
+    return None
