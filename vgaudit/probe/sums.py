@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vgaudit.flow import ActivationFlow, Moments
+from vgaudit.probe import norms
 from vgaudit.probe.activations import Activation
 
 SATURATION = 0.05
@@ -62,7 +63,7 @@ def moment_tensors(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     mean = flat.mean()
     shifted = flat - mean
     low, high = torch.aminmax(flat)
-    return mean, torch.dot(shifted, shifted), low, high
+    return mean, norms.squares(shifted), low, high
 
 
 @dataclass(slots=True)
@@ -192,7 +193,7 @@ def observe(
     figures = [
         *moment_tensors(z),
         *moment_tensors(out),
-        torch.dot(size.reshape(-1), size.reshape(-1)),
+        norms.squares(size),
         saturated_low,
         saturated - saturated_low,
         top,
