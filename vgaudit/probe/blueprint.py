@@ -256,7 +256,7 @@ def _activation_rows(graph: Graph, plan: Plan, recording: Recording) -> list[Row
         rows.append(
             Row(
                 key=site.key,
-                path=site.key,
+                path=site.path if site.own else site.key,
                 type=site.type,
                 node=place,
                 order=last,
@@ -272,7 +272,7 @@ def _activation_rows(graph: Graph, plan: Plan, recording: Recording) -> list[Row
 
 def _calls(site: Site, recording: Recording) -> tuple[int, int]:
     """Returns which call of how many, for activations that are modules."""
-    if site.key != site.path and " call " not in site.key:
+    if not site.own:
         return 0, 1
     number = int(site.key.rpartition(" call ")[2]) if " call " in site.key else 1
     return number - 1, max(recording.calls_of[site.path], 1)

@@ -266,6 +266,7 @@ class Recorder(TorchFunctionMode):
             source=_caller() if self._structure else None,
             node=node,
             order=len(self.recording.sites),
+            own=own,
         )
 
     # ---------------------------------------------------------- structure

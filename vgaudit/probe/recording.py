@@ -23,6 +23,7 @@ class Site:
         source: the user's line, in the structure pass.
         node: the autograd node that it made; None without a gradient.
         order: position among the activation calls of the pass.
+        own: the module is the activation, so its path names the call.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Site:
     source: Source | None
     node: Node | None
     order: int
+    own: bool = False
 
 
 @dataclass(slots=True)
