@@ -98,7 +98,9 @@ def main() -> None:
         *mnist(options.data_root, False, 10_000),
     )
     started = time.time()
-    print("| net | seed | attenuation | SGD says | SGD reaches | Adam says | Adam reaches |")
+    print(
+        "| net | seed | attenuation | SGD says | SGD reaches | Adam says | Adam reaches |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name, activation in ACTIVATIONS.items():
         for depth in DEPTHS:
@@ -117,7 +119,8 @@ def main() -> None:
                         if best[kind] > TRAINS:
                             break
                 cells = [
-                    f"{said[kind]} | {100 * best[kind]:.1f} %" for kind in ("sgd", "adam")
+                    f"{said[kind]} | {100 * best[kind]:.1f} %"
+                    for kind in ("sgd", "adam")
                 ]
                 print(
                     f"| {name} {depth} | {seed} | {value:.2f} | {' | '.join(cells)} |",

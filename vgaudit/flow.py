@@ -118,7 +118,8 @@ class ParameterFlow:
         grad_rms: root mean square of its gradient (absolute).
         weight_rms: root mean square of its values.
         grad_to_weight: ``grad_norm`` / L2 norm of the values; None at 0/0.
-        zero_fraction: share of gradient elements that are exactly 0.
+        zero_fraction: share of gradient elements that are exactly 0, counted on
+            the first batch.
         nonfinite: gradient elements that are NaN or infinite, all batches.
         trainable: ``requires_grad``.
         connected: the backward pass reached it (``.grad`` is not None).

@@ -162,6 +162,10 @@ def layers(batches: Batches) -> tuple[LayerFlow, ...]:
 
 
 def _gain(batches: Batches, row: Row) -> Interval | None:
+    blueprint = batches.blueprint
+    onward = blueprint.onward.get(row.node) if row.node is not None else None
+    if onward is not None:
+        return batches.between(row.key, blueprint.names[onward])
     return batches.over(
         lambda batch: decades(
             batch.through.get(row.key, math.nan), batch.at.get(row.key, math.nan)
@@ -217,7 +221,8 @@ def _parameter(batches: Batches, name: str) -> ParameterFlow:
     weight_norm = batches.weights.norms[name]
     numel = max(parameter.numel(), 1)
     norm = statistics.fmean(figure.norm for figure in seen) if seen else 0.0
-    zeros = statistics.fmean(figure.zeros for figure in seen) if seen else numel
+    counted = [figure.zeros for figure in seen if not math.isnan(figure.zeros)]
+    zeros = statistics.fmean(counted) if counted else numel
     first = batches.measured[0]
     return ParameterFlow(
         name=name,

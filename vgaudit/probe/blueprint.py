@@ -76,7 +76,8 @@ class Blueprint:
         steps: the trunk, output first.
         chains: branches with at least one weight layer.
         names: node → name, for every measured node.
-        gains: node → child to measure, or positions of its data edges.
+        gains: row node → positions of the edges along which it passes data on.
+        onward: row node → the measured node that alone takes what it passes on.
         unmeasured: place → reason.
     """
 
@@ -88,6 +89,7 @@ class Blueprint:
     chains: list[Chain]
     names: dict[int, str]
     gains: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    onward: dict[int, int] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
 
     def fits(self, graph: Graph) -> bool:
@@ -98,12 +100,13 @@ class Blueprint:
     def measured(self) -> set[int]:
         """All nodes whose incoming gradient is measured."""
         trunk = {node for step in self.steps for node in (step.start, step.end)}
-        if not self.steps:
-            trunk = set(self.plan.cuts)
         rows = {row.node for row in self.rows if row.node is not None}
-        beside = {node for chain in self.chains for node in chain.nodes}
-        ends = {end for chain in self.chains for end in (chain.exit, chain.entry)}
-        return trunk | rows | beside | ends
+        beside = {node for chain in self.chains for node in self._ends(chain)}
+        return (trunk or set(self.plan.cuts)) | rows | beside
+
+    def _ends(self, chain: Chain) -> set[int]:
+        weights = {node for node in chain.nodes if node in self.plan.weights}
+        return weights | {chain.nodes[0], chain.exit, chain.entry}
 
 
 def build(
@@ -129,7 +132,7 @@ def build(
         names=names,
         unmeasured=dict(recording.unmeasured),
     )
-    blueprint.gains = _gains(graph, plan, rows)
+    _set_gains(blueprint, graph)
     return blueprint
 
 
@@ -327,21 +330,27 @@ def _step(graph: Graph, plan: Plan, nodes: tuple[int, ...], *, single: bool) -> 
     return Step(start, end, kind, cause)
 
 
-def _gains(graph: Graph, plan: Plan, rows: list[Row]) -> dict[int, tuple[int, ...]]:
-    """Returns, for each row, the positions of its edges that carry data."""
-    found = {}
-    for row in rows:
-        if row.node is None:
+def _set_gains(blueprint: Blueprint, graph: Graph) -> None:
+    """Notes how the gain of each weight and activation is to be measured.
+
+    On a chain what a node passes on is what arrives at the next one, which is
+    measured anyway; elsewhere it is measured as it leaves.
+    """
+    plan, measured = blueprint.plan, blueprint.measured
+    arriving = Counter(c for node in plan.dag.order for c in plan.dag.edges[node])
+    for row in blueprint.rows:
+        if row.node is None or not (row.weighted or row.activation):
             continue
-        following = graph.nodes[row.node].next_functions
-        positions = tuple(
-            place
-            for place, (child, _) in enumerate(following)
-            if child is not None and graph.index[child] in plan.depth
-        )
-        if positions and (row.weighted or row.activation):
-            found[row.node] = positions
-    return found
+        edges = plan.dag.edges[row.node]
+        if len(edges) == 1 and edges[0] in measured and arriving[edges[0]] == 1:
+            blueprint.onward[row.node] = edges[0]
+        elif edges:
+            following = graph.nodes[row.node].next_functions
+            blueprint.gains[row.node] = tuple(
+                place
+                for place, (child, _) in enumerate(following)
+                if child is not None and graph.index[child] in plan.depth
+            )
 
 
 def _other_names(

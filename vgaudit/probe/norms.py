@@ -58,7 +58,8 @@ def _in_memory_order(tensor: Tensor) -> Tensor:
     """Returns a view whose elements lie one after another, where there is one."""
     if tensor.is_contiguous():
         return tensor
-    return tensor.permute(sorted(range(tensor.dim()), key=lambda d: -tensor.stride(d)))
+    strides = tensor.stride()
+    return tensor.permute(sorted(range(tensor.dim()), key=lambda d: -strides[d]))
 
 
 def _norm_float64(tensor: Tensor) -> float:

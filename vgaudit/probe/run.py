@@ -308,8 +308,9 @@ def _zero_share(done: _Pass) -> float:
     zeros = count = 0.0
     for batch in done.batches.measured:
         for name, figures in batch.parameters.items():
-            zeros += figures.zeros
-            count += done.batches.weights.parameters[name].numel()
+            if not math.isnan(figures.zeros):
+                zeros += figures.zeros
+                count += done.batches.weights.parameters[name].numel()
     return zeros / count if count else math.nan
 
 

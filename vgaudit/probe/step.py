@@ -24,7 +24,7 @@ from vgaudit.probe.tensors import tensors_in
 
 @dataclass(slots=True)
 class ParameterFigures:
-    """Gradient of one parameter on one batch."""
+    """Gradient of one parameter on one batch; ``zeros`` is NaN if not counted."""
 
     norm: float
     zeros: float
@@ -101,6 +101,7 @@ def _attempt(
         nodes = graph.read(heads)
         if blueprint is not None and not blueprint.fits(nodes):
             return None
+        first = blueprint is None
         if blueprint is None:
             blueprint = _blueprint(setting, twin, nodes, recorder)
             measured.called = set(recorder.recording.calls_of)
@@ -119,7 +120,7 @@ def _attempt(
     }
     for key, sums in measured.activations.items():
         sums.gate = any(row.gate for row in blueprint.rows if row.key == key)
-    measured.parameters = _parameters(twin)
+    measured.parameters = _parameters(twin, zeros=first)
     return measured, blueprint
 
 
@@ -244,24 +245,38 @@ def _input_moments(batch: Batch) -> tuple[float | None, float | None]:
     return None, None
 
 
-def _parameters(twin: Twin) -> dict[str, ParameterFigures]:
-    names, figures = [], []
+def _parameters(twin: Twin, *, zeros: bool) -> dict[str, ParameterFigures]:
+    """Returns the gradient of every parameter that got one.
+
+    Args:
+        twin: the parameters.
+        zeros: count the exact zeros too, which costs more than the norm.
+    """
+    names: list[str] = []
+    figures: list[Tensor | float] = []
     for name, parameter in twin.parameters.items():
         gradient = parameter.grad
         if gradient is None:
             continue
         values = gradient.coalesce().values() if gradient.is_sparse else gradient
         names.append(name)
-        nonzero = torch.count_nonzero(values)
-        figures += [norms.norm(values), (gradient.numel() - nonzero).double()]
+        figures.append(norms.norm(values))
+        if zeros:
+            figures.append((gradient.numel() - torch.count_nonzero(values)).double())
     read = norms.read(figures)
+    step = 2 if zeros else 1
     found = {}
     for place, name in enumerate(names):
-        norm, zeros = read[2 * place], read[2 * place + 1]
-        nonfinite = 0.0
-        if not math.isfinite(norm):
-            gradient = twin.parameters[name].grad
-            assert gradient is not None
-            nonfinite = float((~torch.isfinite(gradient.to_dense())).sum())
-        found[name] = ParameterFigures(norm, zeros, nonfinite)
+        size = read[step * place]
+        found[name] = ParameterFigures(
+            norm=size,
+            zeros=read[step * place + 1] if zeros else math.nan,
+            nonfinite=0.0 if math.isfinite(size) else _nonfinite(twin, name),
+        )
     return found
+
+
+def _nonfinite(twin: Twin, name: str) -> float:
+    gradient = twin.parameters[name].grad
+    assert gradient is not None
+    return float((~torch.isfinite(gradient.to_dense())).sum())
