@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "vgaudit"
 
-WORDS = {"errors", "findings", "flow", "job", "plain"}
+WORDS = {"conversion", "errors", "findings", "flow", "job", "plain"}
 JUDGEMENT = {"config", "explain", "judge", "reports", "rules"}
 PARTS = {"data", "loading", "nn", "optim", "probe", "training", "treatments"}
 TORCH = PARTS | {"measure", "worker"}
@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": PARTS,
     "measure": {"loading", "data", "probe"},
     "worker": TORCH,
+    "boot": {"worker"},
     "api": TORCH | JUDGEMENT,
     "cli": JUDGEMENT,
     "__init__": JUDGEMENT | TORCH | {"api"},

@@ -161,7 +161,3 @@ def _options(kind: Callable[..., Any], record: dict[str, Any]) -> Any:
     return kind(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
     )
-
-
-if __name__ == "__main__":
-    main()

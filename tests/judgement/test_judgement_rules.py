@@ -279,8 +279,8 @@ def test_nonfinite_gradient_starts_nearest_the_output() -> None:
     audit = parameter(audit, "layers.8.bias", nonfinite=1)
 
     assert (
-        "4,097 gradient elements of 2 parameters are NaN or infinite, first at layers.8 "
-        "on the way back"
+        "4,097 gradient elements of 2 parameters are NaN or infinite, first at "
+        "layers.8 on the way back"
     ) == only("VG107", audit).message
 
 

@@ -29,9 +29,7 @@ MOST_BYTES = 512 * 2**20
 """The longest answer that is read: a result with some hundred thousand layers."""
 
 TAIL = 30
-_ROOT = Path(__file__).resolve().parents[2]
-# -P and a path appended last: no file in the working folder can shadow a library.
-_BOOT = "import sys; sys.path.append({root!r}); import vgaudit.worker as w; w.main()"
+_BOOT = Path(__file__).resolve().parents[1] / "boot.py"
 
 
 class Watcher(Protocol):
@@ -93,7 +91,7 @@ def run(task: str, job: Any, *, limits: Limits, watcher: Watcher) -> Any:
 
 
 def _command() -> list[str]:
-    return [sys.executable, "-P", "-c", _BOOT.format(root=str(_ROOT))]
+    return [sys.executable, "-P", str(_BOOT)]
 
 
 class _Ended(Exception):

@@ -7,8 +7,6 @@ characters, no name longer than 120 characters.
 from __future__ import annotations
 
 import io
-import math
-import ntpath
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
@@ -17,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from vgaudit.findings import LEVELS, Finding, Fix, Report, Status
-from vgaudit.flow import Audit, GradientFlow, LayerFlow, Source
+from vgaudit.flow import Audit, GradientFlow
 from vgaudit.plain import visible
-from vgaudit.reports.look import BLOCKS, Look, ascii_only, bar, binned, heights
-from vgaudit.rules.budget import shares
-from vgaudit.rules.wording import count, decades, percent
+from vgaudit.reports.look import Look, ascii_only
+from vgaudit.reports.transport import INDENT, layer_table, line_of, row, transport
+from vgaudit.rules.wording import count, decades, names
 
 STATUS_STYLE: dict[Status, str] = {
     "pass": "bold black on green",
@@ -30,16 +28,17 @@ STATUS_STYLE: dict[Status, str] = {
     "error": "bold white on red",
 }
 LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
-LABEL = 15
-INDENT = 2
 STATED = frozenset({"where it went", "worst step"})
 """Evidence that the lines above the findings state already."""
 
 INCONCLUSIVE = "inconclusive: "
 """How a warning begins that the verdict repeats."""
 
-WORTH_A_BUDGET = 1.0
-"""Decades of loss from which it is worth telling where they went."""
+TRANSPORT = {"VG101": "gradient lost", "VG201": "gradient explodes"}
+"""The findings that are the verdict in themselves."""
+
+IN_FULL = 2
+"""Findings of one rule and level that are shown in full where there are many."""
 
 DEFAULT = Look()
 
@@ -76,10 +75,10 @@ def _parts(report: Report, look: Look) -> Iterator[RenderableType]:
         return
     if not audit.flow.uncalibrated:
         yield ""
-        yield from _transport(report, audit.flow, look)
+        yield from transport(report, audit.flow, look)
     if look.verbose:
         yield ""
-        yield _layers(audit.flow, look)
+        yield layer_table(audit.flow, look)
     if report.findings:
         yield ""
         yield from _findings(report, look)
@@ -99,8 +98,9 @@ def _about(audit: Audit, look: Look) -> Iterator[RenderableType]:
         f"{visible(target.format)}, {target.trust_tier}",
     )
     samples = f"{flow.samples:,} {audit.data.kind} samples ({visible(audit.data.spec)})"
-    probe = "jacobian probe" if flow.probe == "jacobian" else visible(audit.data.loss)
-    yield _dim(samples, probe, f"{flow.mode}, {flow.precision.dtype}, {flow.device}")
+    probe = "jacobian" if flow.probe == "jacobian" else visible(audit.data.loss)
+    how = (probe, flow.mode, flow.precision.dtype, flow.device)
+    yield _dim(samples, ", ".join(how))
     if look.verbose and target.sha256:
         yield _dim(f"sha256 {visible(target.sha256)}")
 
@@ -126,11 +126,11 @@ def _headline(report: Report) -> str:
     if report.status == "inconclusive":
         gaps = [x for x in report.warnings if x.startswith(INCONCLUSIVE)]
         return visible(gaps[0].removeprefix(INCONCLUSIVE) if gaps else "no verdict")
-    lost = next((f for f in report.findings if f.code == "VG101"), None)
-    if lost is not None and not lost.unclear and lost.value is not None:
-        where = visible(lost.layers[0] if lost.layers else "the first layer")
-        away = f"{decades(-lost.value)} decades between the output and {where}"
-        return f"gradient lost: {away}"
+    found = next((f for f in report.findings if f.code in TRANSPORT), None)
+    if found is not None and not found.unclear and found.value is not None:
+        where = visible(found.layers[0] if found.layers else "the first layer")
+        away = f"{decades(abs(found.value))} decades between the output and {where}"
+        return f"{TRANSPORT[found.code]}: {away}"
     worst = next((f for f in report.findings if f.level == "error"), None)
     if worst is not None:
         more = report.count("error") - 1
@@ -163,115 +163,40 @@ def _errors(report: Report) -> Iterator[RenderableType]:
     for error in report.errors:
         hint = str(error.get("hint", ""))
         if hint:
-            yield _row("way out", Text(visible(hint, length=500)))
-
-
-def _transport(
-    report: Report, flow: GradientFlow, look: Look
-) -> Iterator[RenderableType]:
-    profile = _profile(report, flow, look)
-    if profile is not None:
-        yield _row("depth profile", profile)
-    if flow.attenuation is None or flow.attenuation.value > -WORTH_A_BUDGET:
-        return
-    yield from _budget(flow)
-    worst = flow.worst_step
-    if worst is not None and worst.gain.value < 0:
-        loss = f"{decades(worst.gain.value)} decades"
-        line = Text(f"{visible(worst.layer or worst.name)} ({loss})")
-        source = next((x.source for x in flow.layers if x.path == worst.layer), None)
-        if source is not None:
-            line.append(f"  {_at(source)}", style="dim")
-        yield _row("worst step", line)
-
-
-def _budget(flow: GradientFlow) -> Iterator[RenderableType]:
-    """Yields a bar for each kind of operation that loses gradient."""
-    rows = [row for row in shares(flow) if row.share >= 0.01]
-    wide = max((len(row.noun) for row in rows), default=0)
-    for index, row in enumerate(rows):
-        line = Text(row.noun.ljust(wide + 1))
-        line.append(bar(row.share), style="red" if index == 0 else "")
-        line.append(f" {percent(row.share)}".rjust(7))
-        line.append(f"  {decades(row.decades)}", style="dim")
-        yield _row("where it went" if index == 0 else "", line)
-
-
-def _profile(report: Report, flow: GradientFlow, look: Look) -> Text | None:
-    """Returns one bar for each weight layer of the trunk, input first."""
-    values = _depth_values(flow)
-    if len(values) < 2:
-        return None
-    shown = binned(values, max(look.width - LABEL - 40, 16))
-    limit = report.thresholds.get(f"vanishing-gradient.{report.optimizer}_error", -3.25)
-    line = Text()
-    for value, height in zip(shown, heights(shown), strict=True):
-        style = "red" if value < limit else "yellow" if value < limit + 1 else "green"
-        line.append(BLOCKS[height], style=style)
-    ends = f"  {_figure(values[0])} … {_figure(values[-1])} decades"
-    line.append(ends)
-    line.append("  input … output", style="dim")
-    return line
-
-
-def _depth_values(flow: GradientFlow) -> list[float]:
-    """Returns the attenuation at each weight layer of the trunk, in forward order.
-
-    Where skips leave fewer than two such layers, every weight layer counts.
-    """
-    for trunk_only in (True, False):
-        values = [
-            _attenuation(x)
-            for x in flow.layers
-            if x.weighted and (x.trunk or not trunk_only)
-        ]
-        known = [value for value in values if value is not None]
-        if len(known) >= 2:
-            return known
-    return []
-
-
-def _attenuation(layer: LayerFlow) -> float | None:
-    if layer.attenuation is not None:
-        return layer.attenuation.value
-    return -math.inf if layer.zero_gradient else None
-
-
-def _figure(value: float) -> str:
-    return decades(value) if math.isfinite(value) else "zero gradient"
-
-
-def _layers(flow: GradientFlow, look: Look) -> RenderableType:
-    """Returns the weight layers with the least gradient, in forward order."""
-    rows = [
-        (x, value)
-        for x in flow.layers
-        if x.weighted and (value := _attenuation(x)) is not None
-    ]
-    worst = sorted(rows, key=lambda row: row[1])[: look.top]
-    kept = {id(layer) for layer, _ in worst}
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(overflow="fold", max_width=max(look.width // 3, 20))
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(no_wrap=True)
-    grid.add_column(style="dim", overflow="fold")
-    lowest = min((v for _, v in rows if math.isfinite(v)), default=-4.0)
-    for layer, value in rows:
-        if id(layer) in kept:
-            share = 1 - value / min(lowest, -4.0) if math.isfinite(value) else 0.0
-            at = _at(layer.source) if layer.source else layer.type
-            name = visible(layer.path)
-            grid.add_row(name, _figure(value), bar(share, width=16), visible(at))
-    return Padding(grid, (0, 0, 0, INDENT))
+            yield row("way out", Text(visible(hint, length=500)))
 
 
 def _findings(report: Report, look: Look) -> Iterator[RenderableType]:
-    for finding in report.findings[: look.top]:
-        yield _finding(finding, look)
+    """Yields the worst findings; those of one rule and level after the second in one.
+
+    A rule that fires at every layer of a deep model would otherwise hide the others.
+    """
+    shown = report.findings[: look.top]
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in shown:
+        groups.setdefault((finding.level, finding.code), []).append(finding)
+    for group in groups.values():
+        whole = len(group) if look.verbose or len(group) <= IN_FULL + 1 else IN_FULL
+        yield from (_finding(finding, look) for finding in group[:whole])
+        if group[whole:]:
+            yield _same(group[whole:])
     more = len(report.findings) - look.top
     if more > 0:
         text = f"… and {count(more, 'more finding')}: --report json=PATH lists them all"
         yield Padding(Text(text, style="dim"), (0, 0, 0, INDENT))
+
+
+def _same(group: list[Finding]) -> RenderableType:
+    """Returns one line for findings that differ in their place alone."""
+    head = Text.assemble(
+        (group[0].level.upper().ljust(8), LEVEL_STYLE[group[0].level]),
+        (group[0].code, "bold"),
+        f" {group[0].name}",
+        f"  at {count(len(group), 'further place')}",
+    )
+    places = [finding.layer or "the model" for finding in group]
+    inner = Padding(Text(names(places, most=8), style="cyan"), (0, 0, 0, 8))
+    return Padding(Group(head, inner), (0, 0, 0, INDENT))
 
 
 def _finding(finding: Finding, look: Look) -> RenderableType:
@@ -283,7 +208,7 @@ def _finding(finding: Finding, look: Look) -> RenderableType:
     if finding.layer:
         head.append(f"  {visible(finding.layer)}", style="cyan")
     if finding.source is not None:
-        head.append(f"  {_at(finding.source)}", style="dim")
+        head.append(f"  {line_of(finding.source)}", style="dim")
     body: list[RenderableType] = [Text(visible(finding.message, length=600))]
     for line in finding.evidence:
         if look.verbose or line.partition(":")[0] not in STATED:
@@ -323,17 +248,9 @@ def _list(label: str, lines: list[str], look: Look) -> Iterator[RenderableType]:
     for index, line in enumerate(lines[:most]):
         if index == 0:
             yield ""
-        yield _row(label if index == 0 else "", Text(line))
+        yield row(label if index == 0 else "", Text(line))
     if len(lines) > most:
-        yield _row("", Text(f"… and {len(lines) - most:,} more", style="dim"))
-
-
-def _row(label: str, value: RenderableType) -> RenderableType:
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    grid.add_column(width=LABEL, no_wrap=True, style="bold")
-    grid.add_column(overflow="fold")
-    grid.add_row(label, value)
-    return Padding(grid, (0, 0, 0, INDENT))
+        yield row("", Text(f"… and {len(lines) - most:,} more", style="dim"))
 
 
 def _closing(report: Report) -> RenderableType:
@@ -343,8 +260,3 @@ def _closing(report: Report) -> RenderableType:
     if report.findings:
         text += f" · more: vgaudit explain {report.findings[0].code}"
     return Padding(Text(text, style="dim"), (0, 0, 0, INDENT))
-
-
-def _at(source: Source) -> str:
-    # ntpath splits at both kinds of slash, whatever system wrote the report.
-    return f"{visible(ntpath.basename(source.file))}:{source.line}"

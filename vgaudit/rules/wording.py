@@ -28,8 +28,10 @@ def percent(share: float) -> str:
 
 
 def number(value: float) -> str:
-    """Returns a figure with three digits, ``1.2e+09`` where it is far from 1."""
-    return f"{value:.3g}".replace("-", "−")
+    """Returns a figure with three digits, ``1.2e9`` where it is far from 1."""
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    power = f"e{int(exponent)}" if exponent else ""
+    return f"{mantissa}{power}".replace("-", "−")
 
 
 def count(n: int, noun: str) -> str:

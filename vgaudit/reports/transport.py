@@ -1,0 +1,136 @@
+"""Where the gradient goes on its way through the model, drawn for a terminal."""
+
+from __future__ import annotations
+
+import math
+import ntpath
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from vgaudit.findings import Report
+from vgaudit.flow import GradientFlow, LayerFlow, Source
+from vgaudit.plain import visible
+from vgaudit.reports.look import BLOCKS, Look, bar, binned, heights
+from vgaudit.rules.budget import shares
+from vgaudit.rules.wording import decades, percent
+
+LABEL = 15
+INDENT = 2
+WORTH_A_BUDGET = 1.0
+"""Decades of loss from which it is worth telling where they went."""
+
+
+def transport(
+    report: Report, flow: GradientFlow, look: Look
+) -> Iterator[RenderableType]:
+    """Yields the depth profile; where much is lost, the budget and the worst step."""
+    profile = _profile(report, flow, look)
+    if profile is not None:
+        yield row("depth profile", profile)
+    if flow.attenuation is None or flow.attenuation.value > -WORTH_A_BUDGET:
+        return
+    yield from _budget(flow)
+    worst = flow.worst_step
+    if worst is not None and worst.gain.value < 0:
+        gain = worst.gain.value
+        loss = f"{decades(gain)} decades" if math.isfinite(gain) else "all of it"
+        line = Text(f"{visible(worst.layer or worst.name)} ({loss})")
+        source = next((x.source for x in flow.layers if x.path == worst.layer), None)
+        if source is not None:
+            line.append(f"  {line_of(source)}", style="dim")
+        yield row("worst step", line)
+
+
+def _budget(flow: GradientFlow) -> Iterator[RenderableType]:
+    """Yields a bar for each kind of operation that loses gradient."""
+    rows = [item for item in shares(flow) if item.share >= 0.01]
+    wide = max((len(item.noun) for item in rows), default=0)
+    for index, item in enumerate(rows):
+        line = Text(item.noun.ljust(wide + 1))
+        line.append(bar(item.share), style="red" if index == 0 else "")
+        line.append(f" {percent(item.share)}".rjust(7))
+        line.append(f"  {decades(item.decades)}", style="dim")
+        yield row("where it went" if index == 0 else "", line)
+
+
+def _profile(report: Report, flow: GradientFlow, look: Look) -> Text | None:
+    """Returns one bar for each weight layer of the trunk, input first."""
+    values = _depth_values(flow)
+    if len(values) < 2:
+        return None
+    shown = binned(values, max(look.width - LABEL - 40, 16))
+    limit = report.thresholds.get(f"vanishing-gradient.{report.optimizer}_error", -3.25)
+    line = Text()
+    for value, height in zip(shown, heights(shown), strict=True):
+        style = "red" if value < limit else "yellow" if value < limit + 1 else "green"
+        line.append(BLOCKS[height], style=style)
+    ends = f"  {_figure(values[0])} … {_figure(values[-1])} decades"
+    line.append(ends)
+    line.append("  input … output", style="dim")
+    return line
+
+
+def _depth_values(flow: GradientFlow) -> list[float]:
+    """Returns the attenuation along the trunk, input first.
+
+    At each weight layer where most of them lie on the trunk; else, where skips leave
+    few of them there, at every tensor that all paths share.
+    """
+    layers = [_attenuation(x) for x in flow.layers if x.weighted and x.trunk]
+    known = [value for value in layers if value is not None]
+    if 2 * len(known) > flow.weight_layers or len(known) > len(flow.trunk):
+        return known
+    return [*(step.attenuation.value for step in flow.trunk), 0.0]
+
+
+def _attenuation(layer: LayerFlow) -> float | None:
+    if layer.attenuation is not None:
+        return layer.attenuation.value
+    return -math.inf if layer.zero_gradient else None
+
+
+def _figure(value: float) -> str:
+    return decades(value) if math.isfinite(value) else "zero gradient"
+
+
+def layer_table(flow: GradientFlow, look: Look) -> RenderableType:
+    """Returns the weight layers with the least gradient, in forward order."""
+    rows = [
+        (x, value)
+        for x in flow.layers
+        if x.weighted and (value := _attenuation(x)) is not None
+    ]
+    worst = sorted(rows, key=lambda row: row[1])[: look.top]
+    kept = {id(layer) for layer, _ in worst}
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(overflow="fold", max_width=max(look.width // 3, 20))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(style="dim", overflow="fold")
+    lowest = min((v for _, v in rows if math.isfinite(v)), default=-4.0)
+    for layer, value in rows:
+        if id(layer) in kept:
+            share = 1 - value / min(lowest, -4.0) if math.isfinite(value) else 0.0
+            at = line_of(layer.source) if layer.source else layer.type
+            name = visible(layer.path)
+            grid.addrow(name, _figure(value), bar(share, width=16), visible(at))
+    return Padding(grid, (0, 0, 0, INDENT))
+
+
+def row(label: str, value: RenderableType) -> RenderableType:
+    """Returns a labelled line."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=LABEL, no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    grid.addrow(label, value)
+    return Padding(grid, (0, 0, 0, INDENT))
+
+
+def line_of(source: Source) -> str:
+    """Returns ``mymodel.py:42``."""
+    # ntpath splits at both kinds of slash, whatever system wrote the report.
+    return f"{visible(ntpath.basename(source.file))}:{source.line}"
