@@ -133,7 +133,8 @@ def branches(dag: Dag, cuts: Sequence[int]) -> list[Chain]:
         exit_, entry = waiting.pop()
         inside = dag.order[position[exit_] + 1 : position[entry]]
         for part in _components(dag, inside):
-            chain = _chain(dag, part, exit_, entry)
+            order = sorted(part, key=position.__getitem__)
+            chain = _chain(dag, order, exit_, entry)
             if chain:
                 found.append(Chain(chain, exit_, entry))
                 waiting.extend(itertools.pairwise(chain))
@@ -162,12 +163,12 @@ def _components(dag: Dag, inside: Sequence[int]) -> list[set[int]]:
     return parts
 
 
-def _chain(dag: Dag, part: set[int], exit_: int, entry: int) -> tuple[int, ...]:
+def _chain(dag: Dag, order: Sequence[int], exit_: int, entry: int) -> tuple[int, ...]:
     """Returns the cut nodes of one part, seen from ``exit_`` to ``entry``."""
-    order = tuple(node for node in dag.order if node in part)
+    part = set(order)
     edges = {node: tuple(c for c in dag.edges[node] if c in part) for node in order}
     roots = tuple(child for child in dag.edges[exit_] if child in part)
     ends = frozenset(node for node in order if entry in dag.edges[node])
     if not roots or not ends:
         return ()
-    return cut_nodes(Dag(order, edges, roots, ends))
+    return cut_nodes(Dag(tuple(order), edges, roots, ends))
