@@ -1,0 +1,117 @@
+"""Folds calibrated statistics into weights and biases: no new layers.
+
+The plain comparator for auto-rotation: b ← b − mean, then (w, b) ← s·(w, b), one
+s per layer, so that the 99 % quantile of |z| is the activation's L. Layers go in
+forward order, each measured behind those that were treated already.
+Source: the idea is that of layer-sequential unit variance, arXiv 1511.06422.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vgaudit.conversion import ConvertOptions, Edit
+from vgaudit.data.batch import Batch
+from vgaudit.errors import BadConfig
+from vgaudit.nn.activations import ACTIVATIONS
+from vgaudit.treatments.plan import LayerTarget
+from vgaudit.treatments.statistics import check_alive, survey
+
+DEFAULT_LIMIT = 4.0
+
+
+def rescale(
+    model: nn.Module,
+    targets: Sequence[LayerTarget],
+    batches: Sequence[Batch],
+    options: ConvertOptions,
+    *,
+    centre: bool,
+) -> list[Edit]:
+    """Rescales layers in place and returns what was done.
+
+    Raises:
+        BadConfig: the function was to be preserved.
+        CannotRewrite: a layer shows no signal.
+    """
+    if options.preserve:
+        raise BadConfig(
+            "--to rescale changes the function; --preserve cannot hold",
+            hint="--to ar --preserve and --to adact --preserve keep it",
+        )
+    return [_one(model, target, batches, options, centre) for target in targets]
+
+
+def _one(
+    model: nn.Module,
+    target: LayerTarget,
+    batches: Sequence[Batch],
+    options: ConvertOptions,
+    centre: bool,
+) -> Edit:
+    found = survey(model, [target], batches)[target.path]
+    size = check_alive(found, centred=centre)
+    limit = limit_of(target.kind, options)
+    layer = model.get_submodule(target.path)
+    shift = found.mean if centre else None
+    scale = limit / size
+    transform_(layer, scale=torch.tensor(scale, dtype=torch.float64), shift=shift)
+    return Edit(
+        path=target.path,
+        kind=type(layer).__name__,
+        change=f"weights × {scale:.4g}"
+        + (", centred" if centre else "")
+        + f": 99 % of |z| below {limit:g} (was {size:.3g})",
+        activations=tuple(act.site.key for act in target.acts),
+        source=target.acts[0].site.source,
+    )
+
+
+def limit_of(kind: str, options: ConvertOptions) -> float:
+    """Returns L: what was asked, else the activation's default."""
+    if options.limit is not None:
+        return options.limit
+    known = ACTIVATIONS.get(kind)
+    return known.limit if known is not None else DEFAULT_LIMIT
+
+
+@torch.no_grad()
+def transform_(layer: nn.Module, *, scale: Tensor, shift: Tensor | None) -> None:
+    """Makes a layer compute scale·(f − shift), in place; adds a bias where needed.
+
+    Args:
+        layer: a Linear or convolution.
+        scale: a scalar, or one per unit; float64.
+        shift: one per unit, or None.
+    """
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, nn.Parameter)
+    if shift is not None and bias is None:
+        units = weight.shape[0] if not _is_transposed(layer) else shift.numel()
+        bias = nn.Parameter(weight.new_zeros(units), requires_grad=weight.requires_grad)
+        layer.bias = bias
+    weight.copy_(weight.double() * _per_unit(layer, weight, scale))
+    if bias is not None:
+        assert isinstance(bias, nn.Parameter)
+        wide = bias.double() if shift is None else bias.double() - shift.to(bias.device)
+        bias.copy_(wide * scale.to(bias.device))
+
+
+def _is_transposed(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.conv._ConvTransposeNd)
+
+
+def _per_unit(layer: nn.Module, weight: Tensor, scale: Tensor) -> Tensor:
+    """Returns ``scale`` in a shape that multiplies ``weight``."""
+    scale = scale.to(weight.device)
+    if scale.dim() == 0:
+        return scale
+    rest = [1] * (weight.dim() - 2)
+    if not _is_transposed(layer):
+        return scale.view(-1, 1, *rest)
+    groups = int(layer.groups)  # type: ignore[arg-type]
+    grouped = scale.view(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1)
+    return grouped.reshape(weight.shape[0], -1, *rest)

@@ -1,0 +1,141 @@
+"""Runs of a model during a conversion that leave nothing behind in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vgaudit.data.batch import Batch
+from vgaudit.errors import CannotRun
+from vgaudit.probe.state import eager, prepare_mode, untouched
+from vgaudit.probe.tensors import cast, tensors_in
+
+Mode = Literal["train", "eval"]
+
+
+@contextlib.contextmanager
+def observing(model: nn.Module, mode: Mode) -> Iterator[None]:
+    """Lets the model run without gradients or dropout; buffers and modes stay."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with untouched(model), eager(model), torch.no_grad():
+        prepare_mode(model, mode)
+        try:
+            yield
+        finally:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def call(model: nn.Module, batch: Batch) -> Any:
+    """Returns what the model makes of a batch, on the model's own device.
+
+    Raises:
+        CannotRun: the model fails.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    args, kwargs = cast((batch.args, batch.kwargs), device=device, dtype=None)
+    try:
+        return model(*args, **kwargs)
+    except Stop:
+        raise
+    except Exception as error:
+        text = str(error).splitlines()[0] if str(error) else ""
+        raise CannotRun(
+            f"the model fails on its data: {type(error).__name__}: {text}",
+            hint="check the shape of the inputs; `vgaudit scan` names the layer",
+        ) from error
+
+
+class Stop(Exception):
+    """Ends a forward pass whose rest is not needed."""
+
+
+def outputs(model: nn.Module, batches: Iterable[Batch], mode: Mode) -> list[Tensor]:
+    """Returns every tensor that the model returns, batch after batch."""
+    with observing(model, mode):
+        return [
+            tensor.detach().clone()
+            for batch in batches
+            for tensor in tensors_in(call(model, batch))
+        ]
+
+
+def outputs_of(
+    model: nn.Module, paths: Sequence[str], batch: Batch, mode: Mode
+) -> dict[str, list[Tensor]]:
+    """Returns the outputs of some modules in one pass, call after call."""
+    found: dict[str, list[Tensor]] = {path: [] for path in paths}
+
+    def keep(path: str) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            found[path] += [tensor.detach().clone() for tensor in tensors_in(output)]
+
+        return hook
+
+    with observing(model, mode), hooked(model, paths, keep):
+        call(model, batch)
+    return found
+
+
+def count_calls(model: nn.Module, paths: Sequence[str], batch: Batch) -> Counter[str]:
+    """Returns how often each module is called in one pass."""
+    counts: Counter[str] = Counter()
+
+    def count(path: str) -> Any:
+        def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
+            counts[path] += 1
+
+        return hook
+
+    with observing(model, "train"), hooked(model, paths, count):
+        call(model, batch)
+    return counts
+
+
+@contextlib.contextmanager
+def hooked(model: nn.Module, paths: Iterable[str], make: Any) -> Iterator[None]:
+    """Puts the forward hook ``make(path)`` on some modules for a while."""
+    handles = [
+        model.get_submodule(path).register_forward_hook(make(path)) for path in paths
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def largest_difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Returns the largest |Δ| of any element; infinite where shapes or NaN differ."""
+    if len(before) != len(after):
+        return float("inf")
+    return max(
+        (_difference(a, b) for a, b in zip(before, after, strict=True)), default=0.0
+    )
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return float("inf")
+    if a.numel() == 0 or torch.equal(a, b):
+        return 0.0
+    wide = torch.complex128 if a.is_complex() else torch.float64
+    delta = (a.to(wide) - b.to(wide)).abs()
+    same = (a == b) | (a.isnan() & b.isnan())
+    worst = float(delta.masked_fill(same, 0.0).max())
+    return float("inf") if worst != worst else worst
+
+
+def largest(tensors: Iterable[Tensor]) -> float:
+    """Returns the largest finite |value|."""
+    peaks = [
+        tensor.detach().abs().double().nan_to_num(0.0, 0.0, 0.0).max().item()
+        for tensor in tensors
+        if tensor.numel() and not tensor.is_complex()
+    ]
+    return float(max(peaks, default=0.0))
