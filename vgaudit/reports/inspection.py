@@ -8,6 +8,8 @@ from typing import Any
 from vgaudit.plain import to_json, visible
 
 LABEL = 20
+MOST = 12
+"""Items of a list that text shows; JSON has them all."""
 
 
 def render(found: Mapping[str, Any], *, form: str = "text") -> str:
@@ -30,8 +32,10 @@ def _lines(found: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
                 yield label
                 yield from _lines(value, indent=indent + "  ")
         elif isinstance(value, list | tuple):
-            for index, item in enumerate(value):
+            for index, item in enumerate(value[:MOST]):
                 yield _line(label if index == 0 else "", item)
+            if len(value) > MOST:
+                yield _line("", f"… and {len(value) - MOST:,} more")
         elif value not in (None, ""):
             yield _line(label, value)
 

@@ -91,8 +91,9 @@ def _parts(report: Report, look: Look) -> Iterator[RenderableType]:
 def _about(audit: Audit, look: Look) -> Iterator[RenderableType]:
     target, flow = audit.target, audit.flow
     yield Text(visible(target.spec), style="bold")
+    own_name = [target.architecture] if target.architecture != target.spec else []
     yield _dim(
-        visible(target.architecture),
+        *map(visible, own_name),
         count(flow.weight_layers, "weight layer"),
         count(target.parameters, "parameter"),
         f"{visible(target.format)}, {target.trust_tier}",

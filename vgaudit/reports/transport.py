@@ -117,7 +117,7 @@ def layer_table(flow: GradientFlow, look: Look) -> RenderableType:
             share = 1 - value / min(lowest, -4.0) if math.isfinite(value) else 0.0
             at = line_of(layer.source) if layer.source else layer.type
             name = visible(layer.path)
-            grid.addrow(name, _figure(value), bar(share, width=16), visible(at))
+            grid.add_row(name, _figure(value), bar(share, width=16), visible(at))
     return Padding(grid, (0, 0, 0, INDENT))
 
 
@@ -126,7 +126,7 @@ def row(label: str, value: RenderableType) -> RenderableType:
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(width=LABEL, no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
-    grid.addrow(label, value)
+    grid.add_row(label, value)
     return Padding(grid, (0, 0, 0, INDENT))
 
 
