@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from vgaudit.data.inputs.signature import forward_signature, unwrap
-from vgaudit.data.inputs.traceless import quiet, untouched
+from vgaudit.data.inputs.traceless import quiet, stand_ins
 from vgaudit.data.seeding import private_random
 
 _METADATA = frozenset(
@@ -132,7 +132,7 @@ def _trace(model: nn.Module) -> fx.Graph | None:
         if parameter.default is not parameter.empty
     }
     try:
-        with quiet(), private_random(0), untouched(model), torch.no_grad():
+        with quiet(), private_random(0), stand_ins(model), torch.no_grad():
             return tracer.trace(model, concrete_args=defaults or None)
     except Exception:  # user code on proxies may raise anything
         return getattr(tracer, "graph", None)

@@ -7,7 +7,6 @@ needs numbers fall back to a real run.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +24,9 @@ from torch.utils import _pytree as pytree
 
 from vgaudit.data.inputs.form import CallForm
 from vgaudit.data.inputs.signature import unwrap
-from vgaudit.data.inputs.traceless import quiet, untouched
+from vgaudit.data.inputs.traceless import SMALL_MODEL, quiet, stand_ins, untouched
 from vgaudit.data.losses.outputs import main_output
 from vgaudit.data.seeding import generator_for, private_random
-
-_SMALL_MODEL = 5_000_000
-"""Parameters up to which a real run is quicker than a fake one."""
 
 _SMALL_INPUT = 2_000_000
 """Input elements up to which a small model runs for real."""
@@ -81,7 +77,7 @@ class DryRun:
         self._lazy = any(is_lazy(tensor) for tensor in tensors)
         self._device = tensors[0].device if tensors else torch.device("cpu")
         size = 0 if self._lazy else sum(tensor.numel() for tensor in tensors)
-        self._small = size <= _SMALL_MODEL
+        self._small = size <= SMALL_MODEL
         self._fake: FakeTensorMode | None = None
         self._fake_state: dict[str, Tensor] = {}
         self._no_fake = self._lazy
@@ -125,9 +121,9 @@ class DryRun:
         args, kwargs = pytree.tree_map_only(
             Tensor, lambda tensor: tensor.to(self._device, copy=True), values
         )
-        if self._lazy:  # a run gives lazy modules their shape: spend a copy
-            with torch.no_grad():
-                return copy.deepcopy(self._model)(*args, **kwargs)
+        if self._lazy:  # a run gives lazy modules their shape: spend stand-ins
+            with stand_ins(self._model), torch.no_grad():
+                return self._model(*args, **kwargs)
         try:
             with torch.no_grad():
                 return _call(self._model, _clones(self._model), args, kwargs)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from vgaudit.data.inputs.consumers import Entry
 from vgaudit.data.inputs.family import (
@@ -178,8 +179,10 @@ def _prelu(layer: Any, position: int) -> Iterator[Family]:
     yield vector(16 if layer.num_parameters == 1 else layer.num_parameters)
 
 
-def _parameter(parameter: nn.Parameter) -> Iterator[Family]:
+def _parameter(parameter: Any) -> Iterator[Family]:
     """Guesses from the shape of a weight that no layer owns."""
+    if is_lazy(parameter):
+        return
     shape = tuple(parameter.shape)
     if len(shape) == 4:
         yield image(shape[1])
@@ -216,9 +219,9 @@ _TABLE: tuple[tuple[Any, Callable[[Any, int], Iterator[Family]]], ...] = (
         ),
         _transformer,
     ),
-    ((nn.BatchNorm1d, nn.InstanceNorm1d), _norm1d),
-    ((nn.BatchNorm2d, nn.InstanceNorm2d), _norm2d),
-    ((nn.BatchNorm3d, nn.InstanceNorm3d), _norm3d),
+    ((nn.BatchNorm1d, nn.LazyBatchNorm1d, nn.InstanceNorm1d), _norm1d),
+    ((nn.BatchNorm2d, nn.LazyBatchNorm2d, nn.InstanceNorm2d), _norm2d),
+    ((nn.BatchNorm3d, nn.LazyBatchNorm3d, nn.InstanceNorm3d), _norm3d),
     ((nn.LayerNorm, nn.RMSNorm), _layer_norm),
     (nn.GroupNorm, _group_norm),
     (nn.PReLU, _prelu),

@@ -175,6 +175,8 @@ def _holds_form(tree: Any) -> bool:
 
 
 def _text(tree: Any) -> str:
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, (type, Form)):
+        tree = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
     if isinstance(tree, dict):
         inner = ", ".join(f"{key}: {_text(item)}" for key, item in tree.items())
         return f"{{{inner}}}"

@@ -89,6 +89,9 @@ class Search:
         for size in proposal.sizes:
             if best is not None and not best_size < size <= _LARGEST_PREFERRED:
                 continue
+            # Small extents run by broadcasting: look between the others first.
+            if size < min(signs, default=0) and {-1, 1} <= {*signs.values()}:
+                break
             if self._runner.tries >= MAX_TRIES:
                 break
             form = proposal.build(size)
@@ -112,7 +115,7 @@ class Search:
         if len(proposal.sizes) < 2 or not any(sign > 0 for sign in signs.values()):
             return None
         high = min(size for size, sign in signs.items() if sign > 0)
-        low = max([0, *(s for s, sign in signs.items() if sign < 0 and s < high)])
+        low = max([1, *(s for s, sign in signs.items() if sign < 0 and s < high)])
         while high - low > 1 and self._runner.tries < MAX_TRIES:
             middle = (low + high) // 2
             form = proposal.build(middle)

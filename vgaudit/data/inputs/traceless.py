@@ -11,19 +11,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+SMALL_MODEL = 5_000_000
+"""Parameters up to which a real run is quicker than a fake one."""
 
 
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Restores every attribute of every module, containers one level deep.
+    """Restores the class and every attribute of every module.
 
-    Tensors kept as plain attributes are replaced by clones for the time.
+    Containers are restored one level deep. Tensors kept as plain attributes are
+    replaced by clones for the time. Lazy modules change their class.
     """
     saved = [_save(module) for module in model.modules()]
     try:
         yield
     finally:
-        for module, training, attributes, contents in saved:
+        for module, kind, training, attributes, contents in saved:
+            if type(module) is not kind:
+                module.__class__ = kind
             module.__dict__.clear()
             module.__dict__.update(attributes)
             for name, content in contents.items():
@@ -32,7 +39,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
-def _save(module: nn.Module) -> tuple[nn.Module, bool, dict[str, Any], dict[str, Any]]:
+_Saved = tuple[nn.Module, type[nn.Module], bool, dict[str, Any], dict[str, Any]]
+
+
+def _save(module: nn.Module) -> _Saved:
     attributes = dict(module.__dict__)
     contents = {
         name: value.copy()
@@ -42,7 +52,7 @@ def _save(module: nn.Module) -> tuple[nn.Module, bool, dict[str, Any], dict[str,
     for name, value in attributes.items():
         if isinstance(value, Tensor):
             module.__dict__[name] = value.detach().clone()
-    return module, module.training, attributes, contents
+    return module, type(module), module.training, attributes, contents
 
 
 def _refill(container: Any, content: Any) -> None:
@@ -51,6 +61,39 @@ def _refill(container: Any, content: Any) -> None:
         container.extend(content)
     else:
         container.update(content)
+
+
+@contextlib.contextmanager
+def stand_ins(model: nn.Module) -> Iterator[None]:
+    """Runs ``model`` on clones of its tensors, without numbers if it is large.
+
+    Everything is put back, also what the block does to the modules.
+    """
+    held = [*model.parameters(), *model.buffers()]
+    lazy = any(is_lazy(tensor) for tensor in held)
+    small = lazy or sum(tensor.numel() for tensor in held) <= SMALL_MODEL
+    clones: dict[int, Tensor] = {}
+    with untouched(model):
+        for module in model.modules():
+            for place in (module._parameters, module._buffers):
+                for name, tensor in place.items():
+                    if tensor is not None:
+                        clone = clones.setdefault(id(tensor), _clone(tensor, small))
+                        place[name] = clone  # type: ignore[assignment]
+        yield
+
+
+def _clone(tensor: Any, small: bool) -> Tensor:
+    if is_lazy(tensor):
+        kind: Any = type(tensor)
+        needs_grad = bool(tensor.requires_grad)
+        fresh: Tensor = kind(needs_grad, device=tensor.device, dtype=tensor.dtype)
+        return fresh
+    detached = tensor.detach()
+    clone: Tensor = detached.clone() if small else detached.to("meta")
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(clone, requires_grad=tensor.requires_grad)
+    return clone
 
 
 @contextlib.contextmanager
