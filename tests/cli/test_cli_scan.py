@@ -145,10 +145,8 @@ def test_an_uncalibrated_net_is_inconclusive_in_eval_mode(cli) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_hostile_names_reach_no_terminal(cli, tmp_path) -> None:
-    names = ["[red]x[/red]", "\\x1b[2Jy", "a\\n::error::b", "\\u202eevil", "x" * 5000]
-    body = "\n".join(
-        f"    net.add_module(named({name!r}), nn.Linear(8, 8))" for name in names
-    )
+    names = ["[red]x[/red]", "\x1b[2Jy", "a\n::error::b", "\u202eevil", "x" * 5000]
+    body = "\n".join(f"    net.add_module({name!r}, nn.Linear(8, 8))" for name in names)
     spec = file(
         tmp_path, f"def net():\n    net = nn.Sequential()\n{body}\n    return net"
     )
