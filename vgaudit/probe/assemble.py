@@ -163,7 +163,7 @@ def layers(batches: Batches) -> tuple[LayerFlow, ...]:
 
 def _gain(batches: Batches, row: Row) -> Interval | None:
     blueprint = batches.blueprint
-    onward = blueprint.onward.get(row.node) if row.node is not None else None
+    onward = blueprint.gains.onward.get(row.node) if row.node is not None else None
     if onward is not None:
         return batches.between(row.key, blueprint.names[onward])
     return batches.over(

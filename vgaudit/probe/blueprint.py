@@ -15,8 +15,9 @@ from torch import nn
 from torch.autograd.graph import Node
 
 from vgaudit.flow import Cause, Source
+from vgaudit.probe import gains, operations
 from vgaudit.probe import graph as graphs
-from vgaudit.probe import operations
+from vgaudit.probe.gains import Gains, Span
 from vgaudit.probe.graph import Graph, Plan
 from vgaudit.probe.recording import Call, Habits, Recording, Site
 from vgaudit.probe.trunk import Chain
@@ -38,6 +39,7 @@ class Row:
         weighted: multiplies by a weight.
         activation: key of the activation call, empty for other rows.
         gate: its output multiplies another tensor of the data path.
+        entry: node that made the input of an activation, where known.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Row:
     weighted: bool = False
     activation: str = ""
     gate: bool = False
+    entry: int | None = None
 
 
 @dataclass(slots=True)
@@ -76,8 +79,7 @@ class Blueprint:
         steps: the trunk, output first.
         chains: branches with at least one weight layer.
         names: node → name, for every measured node.
-        gains: row node → positions of the edges along which it passes data on.
-        onward: row node → the measured node that alone takes what it passes on.
+        gains: where the gain of each row is read.
         unmeasured: place → reason.
     """
 
@@ -88,8 +90,7 @@ class Blueprint:
     steps: list[Step]
     chains: list[Chain]
     names: dict[int, str]
-    gains: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    onward: dict[int, int] = field(default_factory=dict)
+    gains: Gains = field(default_factory=Gains)
     unmeasured: dict[str, str] = field(default_factory=dict)
 
     def fits(self, graph: Graph) -> bool:
@@ -114,9 +115,10 @@ def build(
 ) -> Blueprint:
     """Returns the blueprint of a model from its first pass."""
     callers = _Callers(recording.calls)
-    rows = _parametric_rows(model, graph, plan, callers)
-    rows += _activation_rows(graph, plan, recording)
-    rows.sort(key=lambda row: row.order)
+    rows = _joined(
+        _parametric_rows(model, graph, plan, callers),
+        _activation_rows(graph, plan, recording),
+    )
     chains = [
         chain for chain in plan.chains if any(n in plan.weights for n in chain.nodes)
     ]
@@ -132,8 +134,26 @@ def build(
         names=names,
         unmeasured=dict(recording.unmeasured),
     )
-    _set_gains(blueprint, graph)
+    spans = [
+        Span(row.node, row.entry)
+        for row in rows
+        if row.node is not None and (row.weighted or row.activation)
+    ]
+    blueprint.gains = gains.find(graph, plan, spans, blueprint.measured)
     return blueprint
+
+
+def _joined(parametric: list[Row], activations: list[Row]) -> list[Row]:
+    """Returns all rows in forward order; an activation with a weight is one row."""
+    kept = []
+    owner_of = {row.node: row for row in activations if row.node is not None}
+    for row in parametric:
+        same = None if row.node is None else owner_of.get(row.node)
+        if same is None:
+            kept.append(row)
+        else:
+            same.parameters, same.weighted = row.parameters, row.weighted
+    return sorted([*kept, *activations], key=lambda row: row.order)
 
 
 def owner(parameter: str) -> str:
@@ -266,6 +286,7 @@ def _activation_rows(graph: Graph, plan: Plan, recording: Recording) -> list[Row
                 source=site.source,
                 activation=site.key,
                 gate=place is not None and _is_gate(graph, parents, place),
+                entry=None if site.entry is None else graph.index.get(site.entry),
                 call=call,
                 calls=calls,
             )
@@ -328,29 +349,6 @@ def _step(graph: Graph, plan: Plan, nodes: tuple[int, ...], *, single: bool) -> 
     kind = graph.kinds[acting]
     cause = operations.cause(kind, parametric=acting in plan.parametric)
     return Step(start, end, kind, cause)
-
-
-def _set_gains(blueprint: Blueprint, graph: Graph) -> None:
-    """Notes how the gain of each weight and activation is to be measured.
-
-    On a chain what a node passes on is what arrives at the next one, which is
-    measured anyway; elsewhere it is measured as it leaves.
-    """
-    plan, measured = blueprint.plan, blueprint.measured
-    arriving = Counter(c for node in plan.dag.order for c in plan.dag.edges[node])
-    for row in blueprint.rows:
-        if row.node is None or not (row.weighted or row.activation):
-            continue
-        edges = plan.dag.edges[row.node]
-        if len(edges) == 1 and edges[0] in measured and arriving[edges[0]] == 1:
-            blueprint.onward[row.node] = edges[0]
-        elif edges:
-            following = graph.nodes[row.node].next_functions
-            blueprint.gains[row.node] = tuple(
-                place
-                for place, (child, _) in enumerate(following)
-                if child is not None and graph.index[child] in plan.depth
-            )
 
 
 def _other_names(

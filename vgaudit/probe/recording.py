@@ -24,6 +24,7 @@ class Site:
         node: the autograd node that it made; None without a gradient.
         order: position among the activation calls of the pass.
         own: the module is the activation, so its path names the call.
+        entry: the autograd node that made its input.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Site:
     node: Node | None
     order: int
     own: bool = False
+    entry: Node | None = None
 
 
 @dataclass(slots=True)

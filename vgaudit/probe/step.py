@@ -149,7 +149,7 @@ def attach(
         name = blueprint.names.get(place)
         if name is not None:
             gauges.watch(name, nodes.nodes[place])
-    for place, positions in blueprint.gains.items():
+    for place, positions in blueprint.gains.leaving.items():
         gauges.watch_through(blueprint.names[place], nodes.nodes[place], positions)
     for position, head in enumerate(heads):
         gauges.watch_tensor(f"output#{position}", head)
