@@ -26,7 +26,7 @@ class Activation:
     Attributes:
         name: canonical name.
         steepest: the z at which |φ′| is largest; splits the two rails.
-        slope_max: the largest |φ′|.
+        slope_max: the largest |φ′| with the usual arguments; others may raise it.
         bounded: φ has two rails, so that it can saturate.
         slope: closed form of φ′, or None to ask autograd.
     """
@@ -50,12 +50,17 @@ def _tanh(z: Tensor, out: Tensor) -> Tensor:
     return 1 - out * out
 
 
+def _random_leak(z: Tensor, out: Tensor) -> Tensor:
+    # Asking autograd would draw other slopes, and disturb the random state.
+    return torch.where(z < 0, out / z, torch.ones_like(z))
+
+
 _KNOWN = (
     Activation("relu", slope=_step),
     Activation("relu6", 3.0),
     Activation("leaky_relu"),
     Activation("prelu"),
-    Activation("rrelu"),
+    Activation("rrelu", slope=_random_leak),
     Activation("elu"),
     Activation("selu", slope_max=1.7580993),
     Activation("celu"),
@@ -88,6 +93,7 @@ _ALIASES = {
     "arctan": "atan",
     "hard_tanh": "hardtanh",
     "log_sigmoid": "logsigmoid",
+    "_threshold": "threshold",
     "clamp_min": "clamp",
     "clamp_max": "clamp",
     "clip": "clamp",
@@ -97,7 +103,7 @@ _ALIASES = {
 }
 # Used for much else than as an activation: measured only inside a module that
 # is recognised as an activation of the user's own.
-_ORDINARY = frozenset({"exp", "sin", "cos", "square", "clamp", "erf", "threshold"})
+_ORDINARY = frozenset({"exp", "sin", "cos", "square", "clamp", "erf"})
 
 
 def canonical(
@@ -115,6 +121,14 @@ def canonical(
     return None if name in _ORDINARY else KNOWN.get(name)
 
 
+def positional(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the arguments of a call with ``input`` given by place, not by name."""
+    rest = {name: value for name, value in kwargs.items() if name != "input"}
+    return (kwargs["input"], *args), rest
+
+
 def is_inplace(
     function: Callable[..., Any], kwargs: dict[str, Any], args: tuple[Any, ...]
 ) -> bool:
@@ -122,12 +136,14 @@ def is_inplace(
     name = getattr(function, "__name__", "")
     if name.endswith("_") and not name.endswith("__"):
         return True
+    if name == "rrelu":
+        return bool(kwargs.get("inplace")) or args[4:5] == (True,)
     return bool(kwargs.get("inplace")) or (
         name not in _NO_INPLACE and any(argument is True for argument in args[1:])
     )
 
 
-_NO_INPLACE = frozenset({"sigmoid", "tanh", "gelu", "softplus", "prelu", "rrelu"})
+_NO_INPLACE = frozenset({"sigmoid", "tanh", "gelu", "softplus", "prelu"})
 
 
 def by_autograd(call: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
@@ -153,7 +169,7 @@ def call_without_inplace(
     name = getattr(function, "__name__", "")
     if name == "prelu" and rest:
         weight = rest[0]
-        return lambda z: F.prelu(z, weight)
+        return lambda z: F.prelu(z, weight.to(z.dtype))
 
     def call(z: Tensor) -> Tensor:
         result: Tensor = function(z, *rest, **kwargs)

@@ -161,7 +161,7 @@ class Recorder(TorchFunctionMode):
         activation = self.habits.units[path]
         if isinstance(z, Tensor) and z.shape == out.shape and z is not out:
             site = self._site(activation.name, out.grad_fn, own=True)
-            site.type = type(module).__name__
+            site.type, site.entry = type(module).__name__, z.grad_fn
             self._observe(site, activation, (z.detach(), out), module.forward)
 
     # ---------------------------------------------------------- functions
@@ -180,6 +180,8 @@ class Recorder(TorchFunctionMode):
         if self.backward:
             return func(*args, **kwargs)
         activation = activations.canonical(func, args, kwargs)
+        if activation is not None and "input" in kwargs:
+            args, kwargs = activations.positional(args, kwargs)
         wanted = activation is not None and not self._inside_unit
         if wanted and args and isinstance(args[0], Tensor):
             assert activation is not None
@@ -200,7 +202,7 @@ class Recorder(TorchFunctionMode):
         given = args[0]
         inplace = activations.is_inplace(func, kwargs, args)
         z = given.detach().clone() if inplace else given.detach()
-        axis = units.axis_of(given)
+        axis, entry = units.axis_of(given), given.grad_fn
         constant = self._structure and not getattr(given, FROM_DATA, False)
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor) or out.shape != z.shape or z.numel() == 0:
@@ -208,6 +210,7 @@ class Recorder(TorchFunctionMode):
         module = self._stack[-1][0] if self._stack else None
         own = module is not None and units.is_torch_activation(module)
         site = self._site(activation.name, out.grad_fn, own=own)
+        site.entry = entry
         if own:
             site.type = type(module).__name__
         if constant:

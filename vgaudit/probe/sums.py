@@ -104,7 +104,7 @@ class ActivationSums:
 
     def _slope_max(self) -> float:
         known = self.activation.slope_max
-        return self.slope_max if math.isinf(known) else known
+        return self.slope_max if math.isinf(known) else max(known, self.slope_max)
 
     def flow(self) -> ActivationFlow:
         """Returns the figures as plain numbers."""
@@ -186,8 +186,8 @@ def observe(
     size = slope.abs()
     limit = activation.slope_max
     top = size.amax()
-    flat = size < SATURATION * (top if math.isinf(limit) else limit)
-    below = z < activation.steepest
+    flat = size < SATURATION * top.clamp(min=0.0 if math.isinf(limit) else limit)
+    below = z <= activation.steepest
     saturated_low = (flat & below).sum(dtype=z.dtype)
     saturated = flat.sum(dtype=z.dtype)
     figures = [
