@@ -1,0 +1,58 @@
+"""Auto-rotated layers and trainable piecewise linear activations.
+
+Ordinary modules, usable alone: ``auto_rotate`` and the ``AutoRotated…`` classes
+(AR), and ``PiecewiseLinear`` (AdAct).
+"""
+
+from vgaudit.nn.activations import ACTIVATIONS, Activation, activation
+from vgaudit.nn.calibration import Exceedance, calibrate_, center_, exceedance
+from vgaudit.nn.convert import auto_rotate, bake, fold_
+from vgaudit.nn.denominator import Denominator
+from vgaudit.nn.grid import Grid
+from vgaudit.nn.inputs import Inputs
+from vgaudit.nn.limit import Limit, draw_limit
+from vgaudit.nn.piecewise_linear import PiecewiseLinear
+from vgaudit.nn.recurrent import AutoRotatedGRU, AutoRotatedLSTM, AutoRotatedRNN
+from vgaudit.nn.rotated import (
+    AutoRotatedConv1d,
+    AutoRotatedConv2d,
+    AutoRotatedConv3d,
+    AutoRotatedLinear,
+)
+from vgaudit.nn.rotation import AutoRotation, Rotation
+from vgaudit.nn.transposed import (
+    AutoRotatedConvTranspose1d,
+    AutoRotatedConvTranspose2d,
+    AutoRotatedConvTranspose3d,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "AutoRotatedConv1d",
+    "AutoRotatedConv2d",
+    "AutoRotatedConv3d",
+    "AutoRotatedConvTranspose1d",
+    "AutoRotatedConvTranspose2d",
+    "AutoRotatedConvTranspose3d",
+    "AutoRotatedGRU",
+    "AutoRotatedLSTM",
+    "AutoRotatedLinear",
+    "AutoRotatedRNN",
+    "AutoRotation",
+    "Denominator",
+    "Exceedance",
+    "Grid",
+    "Inputs",
+    "Limit",
+    "PiecewiseLinear",
+    "Rotation",
+    "activation",
+    "auto_rotate",
+    "bake",
+    "calibrate_",
+    "center_",
+    "draw_limit",
+    "exceedance",
+    "fold_",
+]
