@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -102,7 +103,40 @@ def plan_layers(graph: fx.Graph, model: nn.Module, options: ConvertOptions) -> P
         target.acts.append(act)
     for path, target in found.items():
         _settle(plan, graph, target, f"{path}.weight" if path else "weight")
+    _recurrent(plan, graph, model, options)
     return plan
+
+
+def _recurrent(
+    plan: Plan, graph: fx.Graph, model: nn.Module, options: ConvertOptions
+) -> None:
+    """Plans fused recurrent layers, whose gates no operation of the graph shows."""
+    counts: Counter[str] = Counter()
+    for node in graph.nodes:
+        name = provenance.name_of(node)
+        if name not in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+            continue
+        path = provenance.path_of(node)
+        counts[path] += 1
+        if counts[path] > 1:
+            continue
+        reason = ""
+        if options.to != "ar":
+            reason = f"{options.to} does not reach the gates inside the fused {name}"
+        elif name == "rnn_relu" or not isinstance(
+            model.get_submodule(path), nn.RNNBase
+        ):
+            reason = f"the gates of {name} are not those of an LSTM, GRU or tanh RNN"
+        elif not chosen(options, path):
+            reason = "left out by --layers or --skip"
+        if reason:
+            plan.refusals.append(
+                Refusal(path=path, kind=name, reason=reason, source=None)
+            )
+        else:
+            plan.layers.append(LayerTarget(path, name, calls=1))
+    for target in plan.layers:
+        target.calls = counts.get(target.path, target.calls)
 
 
 def _settle(plan: Plan, graph: fx.Graph, target: LayerTarget, weight: str) -> None:
@@ -171,7 +205,7 @@ def plan_activations(
             continue
         key = _identity(act)
         chain = provenance.trace_back(node)
-        path, norms, source_reason = _feeder(chain)
+        path = _feeder(chain)
         reason = _no_replacement(node, act, alive)
         if not reason and not chosen(options, path, act.site.key, act.site.path):
             reason = "left out by --layers or --skip"
@@ -189,6 +223,7 @@ def plan_activations(
                 plan.refuse(act, f"another call of the same: {rejected[key]}")
         else:
             plan.activations.append(target)
+    _recurrent(plan, graph, model, options)
     return plan
 
 
@@ -199,11 +234,9 @@ def _identity(act: Act) -> object:
     return act.caller.path, act.caller.code, act.caller.span
 
 
-def _feeder(chain: provenance.Chain) -> tuple[str, list[str], str]:
-    if chain.source is None:
-        return "", [], chain.reason
-    name = provenance.weight_name(chain.source) or ""
-    return name.rpartition(".")[0], chain.norms, ""
+def _feeder(chain: provenance.Chain) -> str:
+    name = provenance.weight_name(chain.source) if chain.source is not None else ""
+    return (name or "").rpartition(".")[0]
 
 
 def _no_replacement(node: fx.Node, act: Act, alive: set[fx.Node]) -> str:

@@ -23,9 +23,33 @@ _DROPOUTS = frozenset(
     for suffix in ("", "1d", "2d", "3d")
 )
 _RESHAPES = frozenset(
-    "view reshape flatten permute transpose contiguous unsqueeze squeeze expand "
-    "swapaxes movedim unflatten clone to float half double type type_as "
-    "expand_as view_as reshape_as rearrange T mT".split()
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "permute",
+        "transpose",
+        "contiguous",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "swapaxes",
+        "movedim",
+        "unflatten",
+        "clone",
+        "to",
+        "float",
+        "half",
+        "double",
+        "type",
+        "type_as",
+        "expand_as",
+        "view_as",
+        "reshape_as",
+        "rearrange",
+        "T",
+        "mT",
+    ]
 )
 _POOLS = frozenset(
     f"{kind}_pool{n}d"
@@ -188,10 +212,8 @@ def _is_weight(node: fx.Node, user: fx.Node) -> bool:
 
 def weight_name(source: fx.Node) -> str | None:
     """Returns the name of the parameter that a layer multiplies with."""
-    if len(source.args) > 1:
-        weight = source.args[1]
-    else:
-        weight = source.kwargs.get("weight")
+    args = source.args
+    weight = args[1] if len(args) > 1 else source.kwargs.get("weight")
     if isinstance(weight, fx.Node) and weight.op == "get_attr":
         return str(weight.target)
     return None

@@ -20,14 +20,14 @@ from torch import Tensor, fx, nn
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
-from vgaudit.probe import capture, units
+from vgaudit.probe import activations, capture, units
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.recording import Site
 from vgaudit.probe.run import shrink
 from vgaudit.probe.state import Twin, eager, prepare_mode, untouched
 from vgaudit.probe.tensors import cast, tensors_in
 
-_SAMPLES = 4
+_SAMPLES = 8
 _DEEP = 12
 
 
@@ -47,22 +47,47 @@ class CallSite:
 
 
 @dataclass(frozen=True, slots=True)
+class Entrance:
+    """What enters an activation.
+
+    Attributes:
+        axis: dimension of the units, from the end where features come last.
+        units: entries of that dimension; 0 where unknown.
+        mean, std: moments of all elements.
+    """
+
+    axis: int | None
+    units: int
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, z: Tensor) -> Entrance:
+        """Returns the facts of a pre-activation, before anything works in place."""
+        axis = units.axis_of(z)
+        count = z.shape[axis] if axis is not None and z.dim() > 1 else 0
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            std, mean = torch.std_mean(z.detach().double(), correction=0)
+        return cls(axis, count, float(mean), float(std))
+
+
+@dataclass(frozen=True, slots=True)
 class Act:
     """An activation node of the graph.
 
     Attributes:
         site: key, path, kind and source line, as a scan names them.
         own: the call is that of an activation module, not of a function.
-        axis: dimension of the units, from the end where features come last.
-        units: entries of that dimension; 0 where unknown.
+        entrance: what enters: its units and their moments.
         caller: the call in the source, for functions.
+        function: z ↦ φ(z) on fresh tensors, for functions.
     """
 
     site: Site
     own: bool
-    axis: int | None
-    units: int
+    entrance: Entrance
     caller: CallSite | None
+    function: Callable[[Tensor], Tensor] | None
 
 
 def record(model: nn.Module, batch: Batch) -> fx.Graph:
@@ -136,17 +161,17 @@ class GraphRecorder(Recorder):
         """Runs one torch function and writes it down."""
         kwargs = kwargs or {}
         before = len(self.recording.sites)
-        given = [tensor for tensor in tensors_in((args, kwargs))]
         inputs = self._arguments(args), self._arguments(kwargs)
-        axis = units.axis_of(args[0]) if args and isinstance(args[0], Tensor) else None
+        entrance = _entrance(func, args, kwargs)
         out = super().__torch_function__(func, types, args, kwargs)
         if not any(True for _ in tensors_in(out)):
             return out
         node = self.graph.create_node("call_function", func, *inputs)
         node.meta["path"] = self._stack[-1][1] if self._stack else ""
         if len(self.recording.sites) > before:
-            site = next(reversed(self.recording.sites.values()))
-            node.meta["act"] = self._act(site, given[0], axis)
+            assert entrance is not None
+            function = activations.call_without_inplace(func, args, kwargs)
+            node.meta["act"] = self._act(entrance, function)
         self._results(node, out)
         return out
 
@@ -155,18 +180,20 @@ class GraphRecorder(Recorder):
         super()._observe_unit(module, path, z, out)
         if len(self.recording.sites) == before:
             return
-        site = next(reversed(self.recording.sites.values()))
         node = self.graph.create_node("call_function", module.forward, (self._node(z),))
         node.meta["path"] = path
-        node.meta["act"] = self._act(site, z, units.axis_of(z), own=True)
+        node.meta["act"] = self._act(Entrance.of(z), None)
         self._keep(out, node)
 
-    def _act(self, site: Site, z: Any, axis: int | None, *, own: bool = False) -> Act:
+    def _act(
+        self, entrance: Entrance, function: Callable[[Tensor], Tensor] | None
+    ) -> Act:
+        site = next(reversed(self.recording.sites.values()))
         module, path = self._stack[-1] if self._stack else (None, "")
-        own = own or (module is not None and units.is_torch_activation(module))
-        count = z.shape[axis] if axis is not None and z.dim() > 1 else 0
-        caller = None if own or module is None else _call_site(module, path)
-        return Act(site, own, axis, count, caller)
+        own = module is not None and units.is_torch_activation(module)
+        if own or function is None or module is None:
+            return Act(site, own or function is None, entrance, None, None)
+        return Act(site, False, entrance, _call_site(module, path), function)
 
     # ------------------------------------------------------------ nodes
 
@@ -208,9 +235,19 @@ class GraphRecorder(Recorder):
         return type(value).__name__
 
 
+def _entrance(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Entrance | None:
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+        return None
+    if activations.canonical(func, args, kwargs) is None:
+        return None
+    return Entrance.of(args[0])
+
+
 def _call_site(module: nn.Module, path: str) -> CallSite | None:
     """Returns the call in a method of ``module`` that is running."""
-    frame: FrameType | None = sys._getframe(3)
+    frame: FrameType | None = sys._getframe(2)
     for _ in range(_DEEP):
         if frame is None:
             return None

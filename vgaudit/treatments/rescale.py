@@ -9,6 +9,7 @@ Source: the idea is that of layer-sequential unit variance, arXiv 1511.06422.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from vgaudit.errors import BadConfig
 from vgaudit.nn.activations import ACTIVATIONS
 from vgaudit.treatments.plan import LayerTarget
 from vgaudit.treatments.statistics import check_alive, survey
+from vgaudit.treatments.steps import Step, add_bias
 
 DEFAULT_LIMIT = 4.0
 
@@ -30,8 +32,8 @@ def rescale(
     options: ConvertOptions,
     *,
     centre: bool,
-) -> list[Edit]:
-    """Rescales layers in place and returns what was done.
+) -> tuple[list[Edit], list[Step]]:
+    """Rescales layers in place; returns what was done, for the user and to replay.
 
     Raises:
         BadConfig: the function was to be preserved.
@@ -42,7 +44,22 @@ def rescale(
             "--to rescale changes the function; --preserve cannot hold",
             hint="--to ar --preserve and --to adact --preserve keep it",
         )
-    return [_one(model, target, batches, options, centre) for target in targets]
+    edits, steps = [], []
+    for target in targets:
+        if centre:
+            steps += with_bias(model, target)
+        edits.append(_one(model, target, batches, options, centre=centre))
+    return edits, steps
+
+
+def with_bias(model: nn.Module, target: LayerTarget) -> list[Step]:
+    """Gives a layer that has none a bias to centre with; returns how to do it again."""
+    layer: Any = model.get_submodule(target.path)
+    if isinstance(layer, nn.RNNBase) or layer.bias is not None:
+        return []
+    units = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    add_bias(layer, int(units))
+    return [Step(kind="bias", path=target.path)]
 
 
 def _one(
@@ -50,6 +67,7 @@ def _one(
     target: LayerTarget,
     batches: Sequence[Batch],
     options: ConvertOptions,
+    *,
     centre: bool,
 ) -> Edit:
     found = survey(model, [target], batches)[target.path]
@@ -80,22 +98,17 @@ def limit_of(kind: str, options: ConvertOptions) -> float:
 
 @torch.no_grad()
 def transform_(layer: nn.Module, *, scale: Tensor, shift: Tensor | None) -> None:
-    """Makes a layer compute scale·(f − shift), in place; adds a bias where needed.
+    """Makes a layer compute scale·(f − shift), in place.
 
     Args:
-        layer: a Linear or convolution.
+        layer: a Linear or convolution; with a bias where there is a shift.
         scale: a scalar, or one per unit; float64.
         shift: one per unit, or None.
     """
-    weight, bias = layer.weight, layer.bias
+    weight, bias = layer.weight, layer._parameters.get("bias")
     assert isinstance(weight, nn.Parameter)
-    if shift is not None and bias is None:
-        units = weight.shape[0] if not _is_transposed(layer) else shift.numel()
-        bias = nn.Parameter(weight.new_zeros(units), requires_grad=weight.requires_grad)
-        layer.bias = bias
     weight.copy_(weight.double() * _per_unit(layer, weight, scale))
     if bias is not None:
-        assert isinstance(bias, nn.Parameter)
         wide = bias.double() if shift is None else bias.double() - shift.to(bias.device)
         bias.copy_(wide * scale.to(bias.device))
 

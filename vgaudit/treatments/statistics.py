@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRewrite
+from vgaudit.probe.tensors import tensors_in
 from vgaudit.treatments.plan import LayerTarget
 from vgaudit.treatments.running import Stop, call, observing
 
@@ -39,7 +40,8 @@ class _Sums:
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Returns mean and standard deviation per channel."""
-        assert self.total is not None and self.squares is not None
+        assert self.total is not None
+        assert self.squares is not None
         mean = self.total / self.count
         var = (self.squares / self.count - mean.square()).clamp_min(0.0)
         return mean, var.sqrt()
@@ -104,10 +106,10 @@ def _watch(
     def hook_for(path: str) -> Any:
         statistics = found[path]
 
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             axis = unit_axis(module)
-            statistics.inputs.add(_rows(args[0], axis))
-            rows = _rows(output, axis)
+            statistics.inputs.add(_rows(next(tensors_in(args)), axis))
+            rows = _rows(next(tensors_in(output)), axis)
             statistics.outputs.add(rows)
             step = max(1, rows.numel() // _ROWS)
             statistics.sample.append(rows[::step].clone())
@@ -133,7 +135,7 @@ def _watch(
 
 def unit_axis(module: nn.Module) -> int:
     """Returns the axis of the units in a layer's output, from the end."""
-    if isinstance(module, nn.Linear):
+    if isinstance(module, (nn.Linear, nn.RNNBase)):
         return -1
     weight = module.weight
     assert isinstance(weight, Tensor)

@@ -1,0 +1,303 @@
+"""A conversion, whole: plan, apply, count the calls, state what changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from vgaudit.conversion import ConvertOptions, Edit, Refusal
+from vgaudit.data.batch import Batch
+from vgaudit.errors import BadConfig, CannotRewrite
+from vgaudit.probe.run import shrink
+from vgaudit.probe.state import unwrap
+from vgaudit.treatments import adapt, running
+from vgaudit.treatments.plan import (
+    LayerTarget,
+    Plan,
+    chosen,
+    plan_activations,
+    plan_layers,
+)
+from vgaudit.treatments.recorded import record
+from vgaudit.treatments.rescale import rescale
+from vgaudit.treatments.rotate import make_plain, rotate, rotated_layers
+from vgaudit.treatments.statistics import is_stuck, survey
+from vgaudit.treatments.steps import Step, note
+
+_SHOWN = 3
+_SAMPLES = 8
+_MODES: tuple[running.Mode, ...] = ("train", "eval")
+
+
+@dataclass(slots=True)
+class Treated:
+    """A converted model and what was done to it.
+
+    Attributes:
+        model: a converted copy.
+        edits, refusals: what was converted, and what was not.
+        max_abs_diff: the largest |Δ| of any output, in train and in eval mode.
+        output_scale: the largest |output| before.
+        preserved: outputs, and outputs of every converted layer, are bit-equal.
+        notes: statements for the user.
+    """
+
+    model: nn.Module
+    edits: tuple[Edit, ...]
+    refusals: tuple[Refusal, ...]
+    max_abs_diff: float
+    output_scale: float
+    preserved: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one treatment did.
+
+    Attributes:
+        edits, refusals, notes: for the user.
+        steps: to be replayed.
+    """
+
+    edits: list[Edit] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def treat(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    options: ConvertOptions,
+) -> Treated:
+    """Converts a copy of a model and proves what that did to the outputs.
+
+    Args:
+        model: stays as it is; wrappers are looked through.
+        batches: calibrate layers and compare outputs.
+        options: what to convert, and to what.
+
+    Raises:
+        CannotRewrite: nothing can be converted (VG701), or the function was to be
+            kept and is not (VG702).
+        CannotRun: the model fails on the batches.
+        BadConfig: an option does not fit.
+    """
+    original = unwrap(model)
+    work_on = _copy(original)
+    before = [running.outputs(original, batches, mode) for mode in _MODES]
+    work = _apply(work_on, batches, options)
+    if not work.edits:
+        raise _nothing(options, work.refusals)
+    after = [running.outputs(work_on, batches, mode) for mode in _MODES]
+    diff = max(
+        running.largest_difference(a, b) for a, b in zip(before, after, strict=True)
+    )
+    preserved = diff == 0.0 and _sites_equal(original, work_on, batches[0], work.edits)
+    _check_parity(options, diff, preserved=preserved)
+    note(work_on, work.steps)
+    scale = running.largest(tensor for tensors in before for tensor in tensors)
+    if _repeats(original, batches[0]) > 0:
+        work.notes.append("two runs of the unconverted model differ: it is random")
+    return Treated(
+        model=work_on,
+        edits=tuple(work.edits),
+        refusals=tuple(work.refusals),
+        max_abs_diff=diff,
+        output_scale=scale,
+        preserved=preserved,
+        notes=tuple(work.notes),
+    )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise CannotRewrite(
+            f"{type(model).__name__} cannot be copied: {error}",
+            hint="remove what cannot be copied (open files, old weight_norm) from it",
+        ) from error
+
+
+def _apply(
+    model: nn.Module, batches: Sequence[Batch], options: ConvertOptions
+) -> _Work:
+    if options.to == "plain":
+        return _plain(model, options)
+    _check_options(options)
+    graph = record(model, batches[0])
+    if options.to == "adact":
+        plan = plan_activations(graph, model, options)
+        return _adapt(model, plan, batches[0], options)
+    plan = plan_layers(graph, model, options)
+    return _scale(model, plan, batches, options)
+
+
+def _check_options(options: ConvertOptions) -> None:
+    limit = options.limit
+    if limit is not None and not (0 < limit < float("inf")):
+        raise BadConfig(
+            f"L must be positive, not {limit}", hint="4 suits sigmoid, 2 suits tanh"
+        )
+    if options.hinges < 3:
+        raise BadConfig(f"{options.hinges} hinges", hint="give at least 3")
+
+
+def _plain(model: nn.Module, options: ConvertOptions) -> _Work:
+    rotated = rotated_layers(model)
+    paths = [path for path in rotated if chosen(options, path)]
+    work = _Work()
+    work.refusals += [
+        Refusal(
+            path=path,
+            kind=type(layer).__name__,
+            reason="left out by --layers or --skip",
+        )
+        for path, layer in rotated.items()
+        if path not in paths
+    ]
+    work.edits, work.steps = make_plain(model, paths)
+    return work
+
+
+def _scale(
+    model: nn.Module, plan: Plan, batches: Sequence[Batch], options: ConvertOptions
+) -> _Work:
+    work = _Work(refusals=list(plan.refusals))
+    targets = _called(model, plan.layers, batches[0], work)
+    if not targets:
+        return work
+    centre = _centring(model, targets, batches, options, work)
+    if options.to == "ar":
+        work.edits, work.steps = rotate(model, targets, batches, options, centre=centre)
+    else:
+        work.edits, work.steps = rescale(
+            model, targets, batches, options, centre=centre
+        )
+    return work
+
+
+def _called(
+    model: nn.Module, targets: Sequence[LayerTarget], batch: Batch, work: _Work
+) -> list[LayerTarget]:
+    """Returns the layers whose forward runs as often as their weight is used."""
+    counts = running.count_calls(model, [target.path for target in targets], batch)
+    kept = []
+    for target in targets:
+        if counts[target.path] == target.calls:
+            kept.append(target)
+            continue
+        reason = (
+            f"its forward runs {counts[target.path]} times, its weight is used "
+            f"{target.calls} times"
+        )
+        work.refusals.append(Refusal(path=target.path, kind=target.kind, reason=reason))
+    return kept
+
+
+def _centring(
+    model: nn.Module,
+    targets: Sequence[LayerTarget],
+    batches: Sequence[Batch],
+    options: ConvertOptions,
+    work: _Work,
+) -> bool:
+    if options.preserve:
+        return False
+    if options.centre is not None:
+        return options.centre
+    stuck = is_stuck(survey(model, targets, batches).values())
+    if stuck:
+        work.notes.append(
+            "the signal dies on its way through the layers: each was centred"
+        )
+    return stuck
+
+
+def _adapt(
+    model: nn.Module, plan: Plan, batch: Batch, options: ConvertOptions
+) -> _Work:
+    changes, refusals = adapt.adapt(model, plan.activations, options)
+    work = _Work(refusals=[*plan.refusals, *refusals])
+    counts = running.count_calls(model, [change.path for change in changes], batch)
+    lost = {c.path: counts[c.path] for c in changes if _missing(c, counts[c.path])}
+    # The calls in one module's source stand and fall together.
+    broken = {change.step for change in changes if change.path in lost}
+    for step in dict.fromkeys(change.step for change in changes):
+        mine = [change for change in changes if change.step == step]
+        if step in broken:
+            mine[0].undo()
+            for change in mine:
+                work.refusals += adapt.refused(
+                    change.target,
+                    f"the new activation was called {counts[change.path]} times "
+                    f"instead of {len(change.target.acts)}; put back",
+                )
+            continue
+        work.edits += [change.edit for change in mine]
+        work.steps.append(step)
+    if options.start == "preserve" or (options.preserve and work.edits):
+        work.notes.append(
+            "the function is kept, and so are its gradients: it helps by training only"
+        )
+    return work
+
+
+def _missing(change: adapt.Change, count: int) -> bool:
+    return count != len(change.target.acts)
+
+
+def _sites_equal(
+    before: nn.Module, after: nn.Module, batch: Batch, edits: Sequence[Edit]
+) -> bool:
+    """Tells whether the converted modules give the same to the last bit.
+
+    Outputs alone do not tell: a head that starts at zero hides every difference.
+    """
+    paths = [edit.path for edit in edits]
+    small = shrink(batch, min(batch.size, _SAMPLES))
+    for mode in _MODES:
+        old = running.outputs_of(before, paths, small, mode)
+        new = running.outputs_of(after, paths, small, mode)
+        if any(running.largest_difference(old[path], new[path]) > 0 for path in paths):
+            return False
+    return True
+
+
+def _check_parity(options: ConvertOptions, diff: float, *, preserved: bool) -> None:
+    keeps = options.preserve or options.to == "plain"
+    if keeps and not preserved:
+        raise CannotRewrite(
+            f"VG702 the function was to be kept; outputs differ by up to {diff:.3g}",
+            hint="leave layers out with --skip, or convert without --preserve",
+        )
+    if diff == float("inf") or diff != diff:
+        raise CannotRewrite(
+            "VG702 the converted model gives NaN, infinity or other shapes",
+            hint="leave layers out with --skip; look at the data it was calibrated on",
+        )
+
+
+def _repeats(model: nn.Module, batch: Batch) -> float:
+    first, second = (running.outputs(model, [batch], "eval") for _ in range(2))
+    return running.largest_difference(first, second)
+
+
+def _nothing(options: ConvertOptions, refusals: Sequence[Refusal]) -> CannotRewrite:
+    if options.to == "plain":
+        return CannotRewrite(
+            "VG701 nothing was converted: the model has no auto-rotated layer",
+            hint="--to plain turns models converted with --to ar into plain ones",
+        )
+    reasons = list(dict.fromkeys(f"{r.path}: {r.reason}" for r in refusals))
+    shown = "; ".join(reasons[:_SHOWN]) or "the model has no activation"
+    more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+    return CannotRewrite(
+        f"VG701 nothing was converted: {shown}{more}",
+        hint="try another treatment: ar, adact or rescale",
+    )

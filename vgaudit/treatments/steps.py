@@ -1,0 +1,240 @@
+"""The structural edits of a conversion as plain data, and how they are made again.
+
+A converted model is its architecture, these steps in order, and a state_dict. The
+steps travel with the model (``steps_of``) and in the recipe beside its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vgaudit.errors import CannotRewrite
+from vgaudit.nn import (
+    AutoRotation,
+    Denominator,
+    Grid,
+    Inputs,
+    Limit,
+    PiecewiseLinear,
+    auto_rotate,
+    bake,
+)
+from vgaudit.treatments.source import CallEdit, rewritten_class
+
+_ATTRIBUTE = "vgaudit_steps"
+Kind = Literal["bias", "rotate", "bake", "module", "attribute", "calls"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The shape of a PiecewiseLinear, without its values.
+
+    Attributes:
+        channels: one function per channel, or None. channel_dim: which dimension.
+        hinges: how many. rows: rows of hinges, 1 or ``channels``.
+        residual: base(x) + PL(x), with the replaced activation as base.
+    """
+
+    channels: int | None
+    channel_dim: int
+    hinges: int
+    rows: int
+    residual: bool
+
+    def build(self, base: Callable[[Tensor], Tensor] | None) -> PiecewiseLinear:
+        """Returns the module with placeholder values."""
+        positions = torch.arange(self.hinges, dtype=torch.float32)
+        return PiecewiseLinear(
+            self.channels,
+            start="residual" if self.residual and base is not None else "relu",
+            base=base if self.residual else None,
+            grid=Grid.at(positions.expand(self.rows, -1)),
+            channel_dim=self.channel_dim,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """How a layer is rotated, without its tensors.
+
+    Attributes:
+        denominator: its fields. inputs: ``range`` or ``moments``.
+        scalar_inputs: one number for all inputs.
+        limit_type, storage: of L.
+    """
+
+    denominator: dict[str, Any]
+    inputs: str
+    scalar_inputs: bool
+    limit_type: str
+    storage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One structural edit.
+
+    Attributes:
+        kind: ``bias``: a layer gets one. ``rotate``, ``bake``: a layer becomes
+            auto-rotated, or plain again. ``module``: an activation module is
+            replaced under all its names. ``attribute``: a function that is an
+            attribute of a module. ``calls``: calls in the source of a module's
+            methods.
+        path: the module that is edited; the first name, for ``module``.
+        paths: every name of a replaced module.
+        name: the attribute.
+        calls: the calls, with ``lines`` in the same order.
+        lines: the new activations.
+        turn: the rotation.
+    """
+
+    kind: Kind
+    path: str
+    paths: tuple[str, ...] = ()
+    name: str = ""
+    calls: tuple[CallEdit, ...] = ()
+    lines: tuple[Line, ...] = ()
+    turn: Turn | None = None
+
+
+class PassedOn(nn.Module):
+    """base(x) + PL(x) for a function that is called in the source: φ is passed on.
+
+    Args:
+        line: the piecewise linear part, 0 at the start.
+    """
+
+    def __init__(self, line: PiecewiseLinear) -> None:
+        super().__init__()
+        self.line = line
+
+    def forward(self, base: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Returns base(x, …) + PL(x); ``base`` may be the name of a method."""
+        call = getattr(type(x), base) if isinstance(base, str) else base
+        result: Tensor = call(x, *args, **kwargs) + self.line(x)
+        return result
+
+
+def steps_of(model: nn.Module) -> tuple[Step, ...]:
+    """Returns the edits that a model has had, in order."""
+    found = model.__dict__.get(_ATTRIBUTE, ())
+    assert isinstance(found, tuple)
+    return found
+
+
+def note(model: nn.Module, steps: Iterable[Step]) -> None:
+    """Adds edits to those that a model has had."""
+    model.__dict__[_ATTRIBUTE] = (*steps_of(model), *steps)
+
+
+def replay(model: nn.Module, steps: Iterable[Step]) -> None:
+    """Makes the edits on a fresh model; their tensors come with its state_dict.
+
+    Raises:
+        CannotRewrite: the model is not the one that was converted.
+    """
+    done = tuple(steps)
+    for step in done:
+        try:
+            _MAKERS[step.kind](model, step)
+        except (AttributeError, KeyError) as error:
+            raise CannotRewrite(
+                f"the architecture has no {step.path or 'such module'}: {error}",
+                hint="give the architecture that was converted",
+            ) from error
+    note(model, done)
+
+
+def add_bias(layer: nn.Module, units: int) -> None:
+    """Gives a layer a bias of zeros."""
+    weight = layer.weight
+    assert isinstance(weight, nn.Parameter)
+    zeros = weight.detach().new_zeros(units)
+    layer.bias = nn.Parameter(zeros, requires_grad=weight.requires_grad)
+
+
+def _bias(model: nn.Module, step: Step) -> None:
+    layer = model.get_submodule(step.path)
+    count: Any = getattr(layer, "out_features", None) or layer.out_channels
+    add_bias(layer, int(count))
+
+
+def _rotate(model: nn.Module, step: Step) -> None:
+    turn = step.turn
+    assert turn is not None
+    layer: Any = model.get_submodule(step.path)
+    names = ("in_features", "in_channels", "input_size")
+    count = next(getattr(layer, name) for name in names if hasattr(layer, name))
+    size = () if turn.scalar_inputs else (int(count),)
+    inputs = Inputs(torch.zeros(size), torch.ones(size), turn.inputs)  # type: ignore[arg-type]
+    limit = Limit(1.0, turn.limit_type, turn.storage)  # type: ignore[arg-type]
+    auto_rotate(
+        layer,
+        limit=limit,
+        denominator=Denominator(**turn.denominator),
+        inputs=inputs,
+    )
+
+
+def _bake(model: nn.Module, step: Step) -> None:
+    layer = model.get_submodule(step.path)
+    assert isinstance(layer, AutoRotation)
+    bake(layer)
+
+
+def _module(model: nn.Module, step: Step) -> None:
+    old = model.get_submodule(step.path)
+    place(model, step.paths, step.lines[0].build(old))
+
+
+def place(model: nn.Module, paths: Iterable[str], module: nn.Module) -> None:
+    """Registers a module under names that exist."""
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        owner = model.get_submodule(parent)
+        owner._modules[name] = module
+        _without_fast_path(owner)
+
+
+def _attribute(model: nn.Module, step: Step) -> None:
+    owner = model.get_submodule(step.path)
+    function = owner.__dict__[step.name]
+    put_attribute(owner, step.name, step.lines[0].build(function))
+
+
+def put_attribute(owner: nn.Module, name: str, module: nn.Module) -> None:
+    """Puts a module where a function was an attribute."""
+    del owner.__dict__[name]
+    setattr(owner, name, module)
+    _without_fast_path(owner)
+
+
+def _without_fast_path(owner: nn.Module) -> None:
+    # nn.TransformerEncoderLayer takes a fused kernel in eval mode that computes
+    # the activation it noted when it was built, not the one it has.
+    if isinstance(owner, nn.TransformerEncoderLayer):
+        owner.activation_relu_or_gelu = 0
+
+
+def _calls(model: nn.Module, step: Step) -> None:
+    owner = model.get_submodule(step.path)
+    kind = rewritten_class(type(owner), step.calls)
+    for call, line in zip(step.calls, step.lines, strict=True):
+        module: nn.Module = line.build(None)
+        owner.add_module(call.name, PassedOn(module) if call.keeps else module)  # type: ignore[arg-type]
+    owner.__class__ = kind
+
+
+_MAKERS: dict[str, Callable[[nn.Module, Step], None]] = {
+    "bias": _bias,
+    "rotate": _rotate,
+    "bake": _bake,
+    "module": _module,
+    "attribute": _attribute,
+    "calls": _calls,
+}

@@ -1,0 +1,249 @@
+"""Writes converted models: beside the target first, checked, then in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vgaudit.conversion import Edit
+from vgaudit.errors import CannotWrite
+from vgaudit.plain import visible
+from vgaudit.treatments import recipe as recipes
+from vgaudit.treatments.recipe import Architecture, Recipe, code_of
+from vgaudit.treatments.steps import steps_of
+
+_STALE = ".vgaudit-part"
+_HOUR = 3600.0
+_SPARE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a converted model comes from, as far as it is known.
+
+    Attributes:
+        spec, sha256: the model that was converted.
+        architecture: how to build it again, ``torchvision:vgg11``; may be empty.
+        model_args: of its factory. command: what was typed.
+        edits: what was done. max_abs_diff: of the outputs.
+    """
+
+    spec: str = ""
+    sha256: str | None = None
+    architecture: str = ""
+    model_args: tuple[tuple[str, str], ...] = ()
+    command: str = ""
+    edits: tuple[Edit, ...] = ()
+    max_abs_diff: float | None = None
+
+
+Check = Callable[[Path], None]
+"""Reads the written weights back from a path, before they take their place."""
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    origin: Origin | None = None,
+    force: bool = False,
+    check: Check | None = None,
+) -> tuple[Path, ...]:
+    """Writes a model whole or not at all, and returns the files.
+
+    ``.safetensors``: the weights, and a recipe beside them that ``load`` applies to
+    the architecture. ``.pt``: the whole module by pickle, which executes code when
+    it is loaded.
+
+    Args:
+        model: converted or not.
+        path: where to.
+        origin: for the recipe.
+        force: replace files that exist.
+        check: called with the finished weights before they take their place.
+
+    Raises:
+        CannotWrite: the place is taken, missing or full, or the state_dict holds
+            what safetensors cannot; nothing is left there.
+    """
+    target = Path(path)
+    check_target(target, force=force)
+    if target.suffix == ".pt":
+        with replacing(target) as part:
+            torch.save(model, part)
+        return (target,)
+    tensors, aliases = stored(model)
+    _check_space(target, tensors)
+    with replacing(target) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+        text = recipes.dump(_recipe(model, part, aliases, origin or Origin()))
+        with replacing(recipes.beside(target)) as recipe_part:
+            recipe_part.write_text(text, encoding="utf-8")
+            if check is not None:
+                with _recipe_beside(part, recipe_part):
+                    check(part)
+    return target, recipes.beside(target)
+
+
+@contextlib.contextmanager
+def _recipe_beside(part: Path, recipe_part: Path) -> Iterator[None]:
+    """Gives the unfinished recipe the name that belongs to the unfinished weights."""
+    linked = recipes.beside(part)
+    linked.write_bytes(recipe_part.read_bytes())
+    try:
+        yield
+    finally:
+        linked.unlink(missing_ok=True)
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Refuses a place where nothing can be written, before any work.
+
+    Raises:
+        CannotWrite: with the reason and the way out.
+    """
+    shown = visible(str(path))
+    if path.suffix not in (".safetensors", ".pt"):
+        raise CannotWrite(
+            f"{shown}: the name must end in .safetensors or .pt",
+            hint="weights with a recipe, or the whole module by pickle",
+        )
+    places = [path] if path.suffix == ".pt" else [path, recipes.beside(path)]
+    for place in places:
+        if place.is_dir():
+            raise CannotWrite(f"{visible(str(place))} is a folder")
+        if place.exists() and not force:
+            raise CannotWrite(
+                f"{visible(str(place))} exists already", hint="--force replaces it"
+            )
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise CannotWrite(
+            f"{visible(str(path.parent))} is no folder that can be written to",
+            hint="create it, or choose another",
+        )
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a new file in the same folder, which takes the place when all went well.
+
+    Raises:
+        CannotWrite: the system refuses; the old file, if any, is untouched.
+    """
+    _remove_stale(path)
+    part: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=_STALE
+        )
+        os.close(handle)
+        part = Path(name)
+        yield part
+        with open(part, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.chmod(part, _mode(path))
+        os.replace(part, path)
+    except OSError as error:
+        raise CannotWrite(
+            f"{visible(str(path))} cannot be written: {error.strerror or error}",
+            hint="free some space or choose another folder",
+        ) from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Removes what a killed run left an hour ago or earlier."""
+    for left in path.parent.glob(f".{path.name}.*{_STALE}"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _HOUR:
+                left.unlink()
+
+
+def _mode(path: Path) -> int:
+    """Returns the mode of the file that is replaced, or what the umask leaves."""
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
+def stored(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors to write, and which keys share one of them.
+
+    Raises:
+        CannotWrite: the state_dict holds something that is no tensor.
+    """
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[object, ...], str] = {}
+    for key, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise CannotWrite(
+                f"{visible(key)} is a {type(value).__name__}, which safetensors "
+                "cannot hold",
+                hint="give a name that ends in .pt, for the whole module",
+            )
+        same = (value.device, value.data_ptr(), value.shape, value.stride())
+        if value.numel() and same in first:
+            aliases[key] = first[same]
+            continue
+        first[same] = key
+        tensors[key] = value.detach().cpu().contiguous().clone()
+    return tensors, aliases
+
+
+def _check_space(path: Path, tensors: dict[str, Tensor]) -> None:
+    import shutil
+
+    needed = sum(t.numel() * t.element_size() for t in tensors.values()) + _SPARE
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise CannotWrite(
+            f"{visible(str(path))} needs {needed:,} bytes, {free:,} are free",
+            hint="free some space or choose another folder",
+        )
+
+
+def _recipe(
+    model: nn.Module, part: Path, aliases: dict[str, str], origin: Origin
+) -> Recipe:
+    with open(part, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    versions = {
+        path: facts["version"]
+        for path, facts in getattr(model.state_dict(), "_metadata", {}).items()
+        if isinstance(facts.get("version"), int)
+    }
+    return Recipe(
+        tool=recipes.tool_version(),
+        torch=torch.__version__,
+        command=origin.command,
+        source=origin.spec,
+        source_sha256=origin.sha256,
+        architecture=Architecture(
+            spec=origin.architecture,
+            model_args=dict(origin.model_args),
+            name=recipes.original_name(model),
+            code=code_of(model),
+        ),
+        weights_sha256=digest,
+        aliases=aliases,
+        versions=versions,
+        steps=steps_of(model),
+        edits=tuple(replace(edit, source=None) for edit in origin.edits),
+        max_abs_diff=origin.max_abs_diff,
+    )
