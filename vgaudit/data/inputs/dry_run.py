@@ -7,6 +7,7 @@ needs numbers fall back to a real run.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,11 @@ class DryRun:
         self._small = size <= SMALL_MODEL
         self._fake: FakeTensorMode | None = None
         self._fake_state: dict[str, Tensor] = {}
-        self._no_fake = self._lazy
+        self._scripted = any(
+            isinstance(module, torch.jit.ScriptModule)
+            for module in self._model.modules()
+        )
+        self._no_fake = self._lazy or self._scripted
 
     def try_form(self, form: CallForm) -> Trial:
         """Returns what happens when the model is called with ``form``."""
@@ -121,6 +126,9 @@ class DryRun:
         args, kwargs = pytree.tree_map_only(
             Tensor, lambda tensor: tensor.to(self._device, copy=True), values
         )
+        if self._scripted:  # functional_call refuses scripts
+            with torch.no_grad():
+                return copy.deepcopy(self._model)(*args, **kwargs)
         if self._lazy:  # a run gives lazy modules their shape: spend stand-ins
             with stand_ins(self._model), torch.no_grad():
                 return self._model(*args, **kwargs)
