@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no defect, and the same examples every time make a run repeatable.
+settings.register_profile("vgaudit", deadline=None, derandomize=True)
+settings.load_profile("vgaudit")
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"

@@ -37,7 +37,7 @@ def scan_job(given: Given) -> ScanJob:
             seed=given["seed"],
         ),
         probe=ProbeOptions(
-            mode=given["mode"].value,
+            mode=_chosen(given["mode"]),
             device=given["device"],
             dtype=given["dtype"],
             seed=given["seed"],
@@ -64,7 +64,7 @@ def structure_job(given: Given) -> ScanJob:
             batch_size=given["batch_size"],
             seed=given["seed"],
         ),
-        probe=ProbeOptions(mode=given["mode"].value, seed=given["seed"]),
+        probe=ProbeOptions(mode=_chosen(given["mode"]), seed=given["seed"]),
     )
 
 
@@ -96,10 +96,10 @@ def policy(given: Given, arguments: Iterable[str]) -> Policy:
         BadConfig: a rule or threshold is unknown.
     """
     chosen = Policy(
-        optimizer=given["optimizer"].value,
+        optimizer=_chosen(given["optimizer"]),
         select=_listed(given["select"]),
         ignore=_listed(given["ignore"]),
-        fail_on=given["fail_on"].value,
+        fail_on=_chosen(given["fail_on"]),
         overrides=parse_overrides(_listed(given["set"])),
         exit_zero=given["exit_zero"],
         command=shlex.join(["vgaudit", *arguments]),
@@ -118,6 +118,11 @@ def limits(given: Given) -> Limits:
     return Limits(
         timeout=given["timeout"], max_memory=None if text is None else _bytes(text)
     )
+
+
+def _chosen(value: Any) -> Any:
+    """Returns the text of a choice: older versions of typer give it as it was typed."""
+    return getattr(value, "value", value)
 
 
 def _all(values: list[str] | None) -> tuple[str, ...]:
