@@ -6,11 +6,13 @@ record grows, so damage loads as wrong weights and a bomb as gigabytes.
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from vgaudit.errors import CannotLoad
 from vgaudit.loading.local_file import LocalFile
@@ -63,6 +65,11 @@ class Archive:
     notes: tuple[str, ...]
     sizes: dict[str, int] = field(default_factory=dict)
     pickle: bytes = b""
+
+    @property
+    def has_strangers(self) -> bool:
+        """Whether members lie outside ``root``."""
+        return not all(name.startswith(self.root) for name in self.names)
 
 
 def is_zip(head: bytes) -> bool:
@@ -220,6 +227,24 @@ def check_torch_records(file: LocalFile, archive: zipfile.ZipFile, root: str) ->
             f"{file.path}: its pickle has {size} bytes, more than {MAX_PICKLE}",
             hint="save the state_dict alone: torch.save(model.state_dict(), FILE)",
         )
+
+
+def records_only(file: LocalFile, root: str) -> BinaryIO:
+    """Returns the archive in memory without members outside ``root``.
+
+    torch refuses an archive that has any.
+    """
+    buffer = io.BytesIO()
+    with (
+        file.open() as stream,
+        zipfile.ZipFile(stream) as archive,
+        zipfile.ZipFile(buffer, "w") as copy,
+    ):
+        for member in archive.infolist():
+            if member.filename.startswith(root):
+                copy.writestr(member.filename, archive.read(member))
+    buffer.seek(0)
+    return buffer
 
 
 def wrong_kind(file: LocalFile, archive: Archive) -> CannotLoad:

@@ -95,9 +95,9 @@ def is_onnx(head: bytes) -> bool:
 
 
 def legacy_tar(head: bytes) -> str:
-    """Returns the way out for a tar archive, by the name of its first member."""
-    first = head[:100].rstrip(b"\x00")
-    if first in {b"storages", b"tensors", b"pickle", b"sys_info"}:
+    """Returns the way out for a tar archive, by the names of its first members."""
+    names = {head[at : at + 100].rstrip(b"\x00") for at in range(0, len(head), 512)}
+    if names & {b"storages", b"tensors", b"pickle", b"sys_info"}:
         return (
             "PyTorch wrote this format before 2017 and cannot read it safely: "
             "load it with an old PyTorch and save its state_dict again"

@@ -114,7 +114,7 @@ def of_torch(known: Inspection, found: Survey, key: str | None) -> Inspection:
     )
     if found.verdict.tier == "T3":
         return by_opcodes(known, found)
-    root = read_safely(found.file, found.verdict.allowed)
+    root = read_safely(found, found.verdict.allowed)
     if key:
         root = reach(root, key, known.spec)
     return of_root(known, root)

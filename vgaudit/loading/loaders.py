@@ -15,6 +15,7 @@ from vgaudit.loading.built import Built, loaded
 from vgaudit.loading.contents import read
 from vgaudit.loading.loaded import LoadedModel
 from vgaudit.loading.spec import Spec, no_such_file, parse
+from vgaudit.loading.user_code import forget_folders
 
 UNDERSTOOD = (
     "give a file, a directory, torchvision:NAME, timm:NAME, hf:NAME_OR_DIR, "
@@ -56,7 +57,9 @@ def load(text: str, options: LoadOptions) -> LoadedModel:
         CannotLoad: the file is refused, damaged or does not fit.
     """
     spec = parse(text, options)
-    return find(spec).load(spec, options)
+    loader = find(spec)
+    forget_folders()
+    return loader.load(spec, options)
 
 
 def find(spec: Spec) -> Loader:

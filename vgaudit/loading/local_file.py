@@ -69,7 +69,7 @@ def require_torch() -> None:
     if found and (int(found[1]), int(found[2])) < OLDEST_TORCH:
         raise BadConfig(
             f"torch {torch.__version__} is too old to read model files safely",
-            hint="its weights_only loading has known holes (CVE-2025-32434, "
+            hint="its safe reader has known holes (CVE-2025-32434, "
             "CVE-2026-24747): install torch 2.10 or newer",
         )
 

@@ -64,6 +64,7 @@ class PickleFacts:
         called: names it calls with arguments.
         opcodes: kinds of opcodes met.
         protocol: as stated; 0 where it is not.
+        persistent: kinds of what it keeps outside itself, ``storage`` for torch.
         storages: by key.
         tensors: shapes of the tensors it rebuilds, in order.
         root: description of the value that comes out.
@@ -74,14 +75,15 @@ class PickleFacts:
     called: Names = field(default_factory=dict)
     opcodes: set[str] = field(default_factory=set)
     protocol: int = 0
+    persistent: set[str] = field(default_factory=set)
     storages: dict[str, Storage] = field(default_factory=dict)
     tensors: list[tuple[int, ...]] = field(default_factory=list)
     root: Any = None
 
     @property
-    def safe_opcodes(self) -> bool:
-        """Whether torch's safe reader knows every opcode."""
-        return self.opcodes <= TORCH_OPCODES
+    def foreign_opcodes(self) -> set[str]:
+        """Opcodes that torch's safe reader does not know."""
+        return self.opcodes - TORCH_OPCODES
 
     @property
     def root_kind(self) -> str:

@@ -13,7 +13,12 @@ from typing import BinaryIO
 
 from vgaudit.errors import CannotLoad
 from vgaudit.loading import foreign
-from vgaudit.loading.archive import examine_archive, is_zip, wrong_kind
+from vgaudit.loading.archive import (
+    examine_archive,
+    is_zip,
+    records_only,
+    wrong_kind,
+)
 from vgaudit.loading.local_file import LocalFile
 from vgaudit.loading.pickle_facts import MalformedPickle, Node, PickleFacts
 from vgaudit.loading.pickle_scan import scan
@@ -40,6 +45,7 @@ class Survey:
         container: ``zip``, ``legacy`` or ``pickle``.
         facts: what its pickle would do.
         verdict: the tier it needs.
+        strangers_beside: folder of the records, where other members lie beside it.
         notes, archive_notes: statements for the user.
     """
 
@@ -47,8 +53,15 @@ class Survey:
     container: str
     facts: PickleFacts
     verdict: Verdict
+    strangers_beside: str = ""
     notes: tuple[str, ...] = ()
     archive_notes: tuple[str, ...] = ()
+
+    def open(self) -> BinaryIO:
+        """Returns what torch is to read."""
+        if self.strangers_beside:
+            return records_only(self.file, self.strangers_beside)
+        return self.file.open()
 
     @property
     def format(self) -> str:
@@ -98,6 +111,7 @@ def survey_zip(file: LocalFile) -> Survey:
         container="zip",
         facts=facts,
         verdict=judge(facts),
+        strangers_beside=archive.root if archive.has_strangers else "",
         archive_notes=archive.notes,
     )
 

@@ -35,7 +35,7 @@ def open_file(survey: Survey, options: LoadOptions) -> Opened:
     """
     verdict = survey.verdict
     if verdict.tier != "T3":
-        return Opened(read_safely(survey.file, verdict.allowed), verdict.tier)
+        return Opened(read_safely(survey, verdict.allowed), verdict.tier)
     if trusted(survey.file, options.trust_pickle):
         add_import_paths(options.import_paths)
         return Opened(unpickle(survey), "T3")
@@ -43,7 +43,7 @@ def open_file(survey: Survey, options: LoadOptions) -> Opened:
     if options.allow_code and user and not verdict.reasons:
         own = classes(list(verdict.unsafe), options.import_paths)
         allowed = (*verdict.allowed, *own)
-        return Opened(read_safely(survey.file, allowed), "T2")
+        return Opened(read_safely(survey, allowed), "T2")
     raise refuse(survey)
 
 
@@ -67,22 +67,23 @@ def trusted(file: LocalFile, trust_pickle: str) -> bool:
     return True
 
 
-def read_safely(file: LocalFile, allowed: tuple[tuple[Any, str], ...]) -> Any:
+def read_safely(survey: Survey, allowed: tuple[tuple[Any, str], ...]) -> Any:
     """Returns the object, made by torch's reader that calls nothing unlisted."""
+    path = survey.file.path
     try:
         with (
-            file.open() as stream,
+            survey.open() as stream,
             torch.serialization.safe_globals(list(allowed)),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
             return torch.load(stream, map_location="cpu", weights_only=True, mmap=False)
     except MemoryError as error:
-        raise CannotLoad(f"{file.path} does not fit into memory") from error
+        raise CannotLoad(f"{path} does not fit into memory") from error
     except Exception as error:
         # torch's own texts advise to load unsafely: they are not repeated.
         raise CannotLoad(
-            f"{file.path} cannot be read: torch's safe reader fails on it"
+            f"{path} cannot be read: torch's safe reader fails on it"
             f" ({type(error).__name__}{detail(error)})",
             hint="the file is damaged or hostile: get it again from its author",
         ) from error
@@ -98,7 +99,7 @@ def detail(error: Exception) -> str:
 def unpickle(survey: Survey) -> Any:
     """Returns the object; runs whatever code the file asks for (tier T3)."""
     try:
-        with survey.file.open() as stream, warnings.catch_warnings():
+        with survey.open() as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if survey.container == "pickle":
                 return pickle.load(stream)  # noqa: S301

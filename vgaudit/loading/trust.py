@@ -34,6 +34,7 @@ PURE: dict[str, tuple[str, ...]] = {
         *("elu_", "gelu", "hardtanh_", "leaky_relu_", "log_sigmoid", "softplus"),
         *("softshrink", "scaled_dot_product_attention"),
     ),
+    "torch.nn.modules.module": ("_WrappedHook",),
     "torch.nn.utils.weight_norm": ("WeightNorm",),
     "torch.nn.utils.spectral_norm": (
         "SpectralNorm",
@@ -74,6 +75,8 @@ CALLABLE_AT_LOAD = frozenset(
 )
 """Names of T1 that a pickle may call; a module is made empty and filled."""
 
+TORCH_PROTOCOL = 2
+
 FORBIDDEN_BASES = ("GraphModule", "ScriptModule", "RecursiveScriptModule")
 
 
@@ -101,9 +104,16 @@ def judge(facts: PickleFacts) -> Verdict:
     pickle asks for one of its classes.
     """
     reasons = []
-    if not facts.safe_opcodes:
-        reasons.append(f"pickle protocol {facts.protocol}, where torch reads 2")
+    if facts.protocol > TORCH_PROTOCOL:
+        reasons.append(
+            f"pickle protocol {facts.protocol}, where torch reads {TORCH_PROTOCOL}"
+        )
+    elif facts.foreign_opcodes:
+        names = ", ".join(sorted(facts.foreign_opcodes)[:5])
+        reasons.append(f"opcodes that torch.save never writes: {names}")
     needed = unknown_to_torch(facts.globals)
+    if "module" in facts.persistent:
+        reasons.append("a whole module in the legacy format, with its source code")
     allowed: list[tuple[Any, str]] = []
     unsafe: list[str] = []
     for name in needed:

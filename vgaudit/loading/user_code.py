@@ -1,13 +1,15 @@
 """The user's own Python: found behind what is installed, imported by name.
 
 Folders are appended to the import path, so that a ``torch.py`` beside a model
-never stands in for torch. They stay there: a model may import while it runs.
+never stands in for torch. They stay until the next model is loaded: a model may
+import while it runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 import traceback
@@ -22,18 +24,48 @@ MAIN = "__main__"
 HERE = Path(__file__).parent
 
 
+class UserFolder(str):
+    """An entry of the import path that was put there for a model."""
+
+    __slots__ = ()
+
+
+def forget_folders() -> None:
+    """Takes the folders of the model before off the path, and their modules.
+
+    Two models may each have a ``blocks.py``: the second must not get the
+    first's.
+    """
+    for entry in [e for e in sys.path if isinstance(e, UserFolder)]:
+        sys.path.remove(entry)
+        home = Path(entry)
+        for name in module_names(home).values() if home.is_dir() else ():
+            known = sys.modules.get(name)
+            if is_inside(getattr(known, "__file__", None), home):
+                forget(name)
+
+
+def forget(name: str) -> None:
+    """Removes a module and those inside it from what is imported."""
+    for known in list(sys.modules):
+        if known == name or known.startswith(f"{name}."):
+            del sys.modules[known]
+
+
 def add_folder(folder: Path) -> str:
-    """Appends a folder to the import path; returns a note on shadowed names.
+    """Puts a folder behind the import path; returns a note on shadowed names.
 
     Raises:
         BadConfig: there is no such folder.
     """
     if not folder.is_dir():
         raise BadConfig(f"no such folder: {folder}", hint="check --import-path")
-    resolved = str(folder.resolve())
-    hidden = shadowed(folder) if resolved not in sys.path else []
-    if resolved not in sys.path:
-        sys.path.append(resolved)
+    home = folder.resolve()
+    if str(home) in sys.path:
+        return ""
+    sys.path.append(UserFolder(home))
+    importlib.invalidate_caches()
+    hidden = [f for f, name in module_names(home).items() if is_elsewhere(name, home)]
     if not hidden:
         return ""
     return (
@@ -42,31 +74,30 @@ def add_folder(folder: Path) -> str:
     )
 
 
-def shadowed(folder: Path) -> list[str]:
-    """Returns files and packages of a folder that installed modules hide."""
-    found = []
-    home = folder.resolve()
+def module_names(home: Path) -> dict[str, str]:
+    """Returns the modules and packages of a folder, by file name."""
+    names = {}
     for path in sorted(home.iterdir()):
         is_package = (path / "__init__.py").exists()
         name = path.name if is_package else path.stem
-        if not (is_package or path.suffix == ".py") or not name.isidentifier():
-            continue
-        if is_elsewhere(name, home):
-            found.append(path.name)
-    return found
+        importable = is_package or path.suffix == ".py"
+        if importable and name.isidentifier() and not name.startswith("__"):
+            names[path.name] = name
+    return names
 
 
 def is_elsewhere(name: str, home: Path) -> bool:
-    """Returns whether a module of that name would come from outside a folder."""
+    """Returns whether an import of that name would leave the folder."""
     if name in sys.stdlib_module_names:
         return True
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return name in sys.modules
-    if found is None:
-        return False
-    return found.origin is None or not Path(found.origin).resolve().is_relative_to(home)
+    # Asked of the path, not of sys.modules: what is loaded may be another's.
+    found = importlib.machinery.PathFinder.find_spec(name)
+    return found is not None and not is_inside(found.origin, home)
+
+
+def is_inside(file: str | None, home: Path) -> bool:
+    """Returns whether a file lies in a folder."""
+    return file is not None and Path(file).resolve().is_relative_to(home)
 
 
 def import_module(name: str) -> ModuleType:
@@ -96,7 +127,9 @@ def import_file(path: Path) -> ModuleType:
     """
     resolved = path.resolve()
     name = path.stem
-    if not name.isidentifier() or is_elsewhere(name, resolved):
+    other = sys.modules.get(name)
+    mine = other is None or is_inside(getattr(other, "__file__", None), resolved)
+    if not (name.isidentifier() and mine) or is_elsewhere(name, resolved.parent):
         digest = hashlib.sha256(str(resolved).encode()).hexdigest()[:8]
         name = f"vgaudit_user_{digest}"
     spec = importlib.util.spec_from_file_location(name, resolved)
