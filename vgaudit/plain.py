@@ -10,6 +10,7 @@ import json
 import math
 import unicodedata
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 NAME_LENGTH = 120
@@ -28,19 +29,20 @@ def to_plain(value: Any) -> Any:
     Raises:
         TypeError: a value of another type, such as a tensor, was passed.
     """
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
-        return _utf8(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+        return value if value.isascii() else _utf8(value)
+    if isinstance(value, (tuple, list)):
+        return [to_plain(item) for item in value]
     if isinstance(value, dict):
         return {_utf8(str(key)): to_plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_plain(item) for item in value]
-    raise TypeError(f"{type(value).__name__} is not a plain value")
+    names = _field_names(type(value))
+    if not names:
+        raise TypeError(f"{type(value).__name__} is not a plain value")
+    return {name: to_plain(getattr(value, name)) for name in names}
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
@@ -75,6 +77,11 @@ def _shortened(text: str, length: int) -> str:
         return text
     head = (length - 1) * 2 // 3
     return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) else ()
 
 
 def _utf8(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from vgaudit import worker
@@ -14,11 +15,12 @@ from vgaudit.cli.progress import Phases
 from vgaudit.errors import VgauditError
 from vgaudit.job import ScanJob
 from vgaudit.plain import to_json, to_plain
-from vgaudit.reports.json import parse
+from vgaudit.reports.json import parse, schema
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "fixtures"
 MODELS = FIXTURES / "models.py"
+SCHEMA = jsonschema.Draft202012Validator(json.loads(schema()))
 
 
 @pytest.fixture
@@ -59,6 +61,7 @@ def test_fixtures_get_the_verdict_of_their_name(cli, name, code, rules) -> None:
     outcome = cli("scan", f"{MODELS}:{name}", "--format", "json")
     report = parse(outcome.out)
 
+    SCHEMA.validate(json.loads(outcome.out))
     assert code == outcome.code
     assert rules == list(dict.fromkeys(finding.code for finding in report.findings))
 

@@ -26,8 +26,7 @@ class NonfiniteWeight(Rule):
         no optimizer step repairs it.
 
     False alarms:
-        None known for parameters. An attention mask may be kept as a buffer that
-        holds −inf on purpose.
+        None known. A buffer of zeros and −∞ is taken for the attention mask it is.
 
     Treatments:
         Go back to an earlier checkpoint. If training produced it, lower the
