@@ -1,0 +1,1 @@
+"""The detection benchmark: models with labels that no rule of ours made."""

@@ -1,0 +1,179 @@
+"""Writes ``suite.json``: the grid of models, readable as loops.
+
+python benchmarks/detection/grid.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from itertools import product
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.detection.build import Spec
+
+SUITE = Path(__file__).with_name("suite.json")
+SMOOTH = ("sigmoid", "tanh", "relu")
+
+
+def load() -> list[Spec]:
+    """Returns the specs of ``suite.json``."""
+    return [Spec(**row) for row in json.loads(SUITE.read_text())["models"]]
+
+
+def half(name: str) -> str:
+    """Returns ``fit`` or ``report``, by a hash of the name."""
+    return "fit" if hashlib.sha256(name.encode()).digest()[0] % 2 else "report"
+
+
+def grid() -> Iterator[dict[str, object]]:
+    """Yields every model as keyword arguments of ``Spec``, without its name."""
+    yield from _mlps()
+    yield from _initialised()
+    yield from _killed_and_exponential()
+    yield from _normed()
+    yield from _cnns()
+    yield from _sequences()
+    yield from _others()
+    yield from _narrow_types()
+
+
+def _mlps() -> Iterator[dict[str, object]]:
+    depths = (2, 3, 4, 5, 6, 8, 10, 14, 20)
+    for act, depth in product((*SMOOTH, "gelu"), depths):
+        yield _row("mlp", depth, 64, activation=act)
+    for act, depth in product((*SMOOTH, "elu"), (2, 3, 5, 7, 12)):
+        yield _row("mlp", depth, 64, activation=act, seed=1)
+    for act, depth in product(SMOOTH, depths):
+        yield _row("mlp", depth, 64, activation=act, seed=2)
+    for act, depth in product(SMOOTH, (2, 4, 7, 10, 16)):
+        yield _row("mlp", depth, 24, activation=act)
+
+
+def _initialised() -> Iterator[dict[str, object]]:
+    for act, depth in product(SMOOTH, (2, 5, 10, 20)):
+        yield _row("mlp", depth, 48, activation=act, init="xavier")
+    for act, depth in product(("tanh", "relu", "gelu"), (2, 5, 10, 20)):
+        yield _row("mlp", depth, 64, activation=act, init="he")
+    for act, depth in product(SMOOTH, (2, 3, 5, 10)):
+        yield _row("mlp", depth, 64, activation=act, init="small")
+    for act, depth in product(SMOOTH, (2, 5, 10, 20)):
+        yield _row("mlp", depth, 64, activation=act, init="large")
+
+
+def _killed_and_exponential() -> Iterator[dict[str, object]]:
+    for depth, width in product((2, 3, 5, 8), (24, 64)):
+        yield _row("mlp", depth, width, init="dead")
+    for init, depth in product(("default", "small", "large", "huge"), (1, 2, 3, 5)):
+        yield _row("mlp", depth, 32, activation="exp", init=init)
+    for act, depth in product(("relu", "gelu", "leaky"), (3, 5, 10, 20, 30)):
+        yield _row("mlp", depth, 64, activation=act, init="huge")
+    for depth in (3, 5, 10):
+        yield _row("mlp", depth, 64, activation="tanh", init="huge")
+        yield _row("mlp", depth, 64, activation="sigmoid", init="huge")
+
+
+def _normed() -> Iterator[dict[str, object]]:
+    for act, norm, depth, seed in product(
+        SMOOTH, ("batch", "layer"), (3, 10, 20), (0, 1)
+    ):
+        yield _row("mlp", depth, 32, activation=act, norm=norm, seed=seed)
+    for act, norm, depth, seed in product(
+        ("tanh", "relu"), ("", "layer"), (2, 5, 10), (0, 1)
+    ):
+        yield _row("residual", depth, 32, activation=act, norm=norm, seed=seed)
+    for init, depth in product(("large", "huge"), (3, 6, 12)):
+        yield _row("residual", depth, 32, init=init)
+    for depth, seed in product((2, 4, 6), (0, 1)):
+        yield _row("residual", depth, 8, task="images", norm="batch", seed=seed)
+
+
+def _cnns() -> Iterator[dict[str, object]]:
+    for act, depth, seed in product(SMOOTH, (2, 4, 6, 10), (0, 1)):
+        yield _row("cnn", depth, 8, task="images", activation=act, seed=seed)
+    for init, depth in product(("he", "large", "huge", "small"), (3, 6, 12)):
+        yield _row("cnn", depth, 8, task="images", init=init)
+    for act, depth, seed in product(("tanh", "relu"), (2, 4), (0, 1)):
+        yield _row(
+            "cnn", depth, 8, task="images", activation=act, norm="batch", seed=seed
+        )
+    for depth in (2, 4):
+        yield _row("cnn", depth, 8, task="images", init="dead")
+        yield _row("cnn", depth, 8, task="images", activation="tanh", init="small")
+
+
+def _sequences() -> Iterator[dict[str, object]]:
+    for kind, lag in product(("vanilla", "lstm", "gru"), (2, 5, 10, 20, 40)):
+        yield _row("recurrent", 1, 32, task=f"recall:{lag}", variant=kind)
+    for act, lag in product(SMOOTH, (2, 6, 12, 25)):
+        yield _row("unrolled", 1, 32, task=f"recall:{lag}", activation=act)
+    for init, lag in product(("large", "huge"), (6, 12, 25)):
+        yield _row("unrolled", 1, 32, task=f"recall:{lag}", init=init)
+    for kind, depth, seed in product(("pre", "post"), (1, 2, 4, 8), (0, 1)):
+        yield _row("transformer", depth, 16, task="tokens", variant=kind, seed=seed)
+
+
+def _others() -> Iterator[dict[str, object]]:
+    pairs = tuple(product(("", "batch"), (0, 1)))
+    for act, (norm, seed), depth in product(("relu", "sigmoid"), pairs, (1, 2)):
+        rest = {"activation": act, "norm": norm, "seed": seed}
+        yield _row("unet", depth, 4, task="segment", **rest)
+    for act, (norm, seed), depth in product(("leaky", "sigmoid"), pairs, (2, 4)):
+        rest = {"activation": act, "norm": norm, "seed": seed}
+        yield _row("discriminator", depth, 8, task="real-or-noise", **rest)
+    for act, depth, seed in product(SMOOTH, (1, 2, 4), (0, 1)):
+        rest = {"activation": act, "seed": seed}
+        yield _row("autoencoder", depth, 48, task="reconstruct", **rest)
+    for act, depth in product(SMOOTH, (2, 5, 10)):
+        yield _row("functional", depth, 48, activation=act)
+        yield _row("shared", depth, 48, activation=act)
+    for act, depth in product(("tanh", "relu"), (1, 2, 3)):
+        yield _row("detached", depth, 32, activation=act)
+    for act, width in product(SMOOTH, (32, 128)):
+        yield _row("mlp", 1, width, activation=act)
+
+
+def _narrow_types() -> Iterator[dict[str, object]]:
+    for act, depth in product(SMOOTH, (2, 5, 10)):
+        yield _row("mlp", depth, 64, activation=act, dtype="bfloat16")
+    for act, depth in product(("tanh", "relu"), (2, 5, 10)):
+        yield _row("mlp", depth, 64, activation=act, dtype="float16")
+
+
+def _row(family: str, depth: int, width: int, **rest: object) -> dict[str, object]:
+    return {"family": family, "task": "blobs", "depth": depth, "width": width, **rest}
+
+
+def named(row: dict[str, object]) -> dict[str, object]:
+    """Returns a row with its name, made of everything that is not a default."""
+    defaults = {f.name: f.default for f in fields(Spec)}
+    parts = [str(row["family"])]
+    parts += [f"{key[0]}{row[key]}" for key in ("depth", "width")]
+    for key in ("task", "activation", "init", "norm", "variant", "dtype", "seed"):
+        value = row.get(key, defaults[key])
+        if key == "activation" or (key == "task" and value != "blobs"):
+            parts.append(str(value).replace(":", ""))
+        elif key != "task" and value != defaults[key]:
+            parts.append(f"s{value}" if key == "seed" else str(value))
+    return {"name": "-".join(parts), **row}
+
+
+def main() -> None:
+    """Writes the file anew."""
+    specs = [Spec(**named(row)) for row in grid()]  # type: ignore[arg-type]
+    if len({spec.name for spec in specs}) != len(specs):
+        raise SystemExit("two models have one name")
+    rows = ",\n".join(f"  {json.dumps(asdict(spec))}" for spec in specs)
+    head = '"optimizers": ["sgd", "adam"],\n "models": [\n'
+    SUITE.write_text(f"{{{head}{rows}\n]}}\n")
+    sys.stderr.write(f"{len(specs)} models written to {SUITE.name}\n")
+
+
+if __name__ == "__main__":
+    main()

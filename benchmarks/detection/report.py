@@ -1,0 +1,171 @@
+"""The benchmark's tables, as Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from benchmarks.detection import score
+from benchmarks.detection.score import GROUPS, Judge, Row, Tally, wilson
+
+KINDS = ("sgd", "adam")
+TOOLS = (
+    "AutoTrainer",
+    "SageMaker Debugger",
+    "DeepDiagnosis",
+    "TheDeepChecker",
+    "TorchLens",
+    "torchmortem",
+)
+
+
+def render(rows: Sequence[Row]) -> str:
+    """Returns all tables; rates are those of the half that nothing was fitted on."""
+    first = [r for r in rows if r["half"] == "fit"]
+    second = [r for r in rows if r["half"] == "report"]
+    fits = {k: {g: score.fit(first, k, g) for g in GROUPS} for k in KINDS}
+    limits = {
+        k: {g: f.limit if f else score.DEFAULTS[k][g] for g, f in each.items()}
+        for k, each in fits.items()
+    }
+    judges: dict[str, Judge] = {
+        "vgaudit": score.ours(("error",), None),
+        "vgaudit, warnings too": score.ours(("error", "warning"), None),
+        "vgaudit, fitted": score.ours(("error",), limits),
+        **{name: score.peer(name) for name in TOOLS},
+    }
+    parts = [
+        _labels(rows),
+        _fits(fits),
+        *(_rates(second, group, judges) for group in ("any", *GROUPS)),
+        _places(second, judges),
+        _disguises(rows),
+        _families(second, judges["vgaudit, fitted"]),
+        _errors(second, judges["vgaudit, fitted"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], body: Iterator[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
+
+
+def _labels(rows: Sequence[Row]) -> str:
+    def body() -> Iterator[Sequence[str]]:
+        for part in ("fit", "report"):
+            for kind in KINDS:
+                found = Counter(score.label(r, kind) for r in rows if r["half"] == part)
+                names = ("healthy", *GROUPS, "unclear")
+                total = str(sum(found.values()))
+                yield (part, kind, total, *(str(found[n]) for n in names))
+
+    head = ("half", "optimizer", "models", "healthy", *GROUPS, "unclear")
+    return f"### Labels ({len(rows)} models)\n\n" + _table(head, body())
+
+
+def _fits(fits: dict[str, dict[str, score.Fit | None]]) -> str:
+    def body() -> Iterator[Sequence[str]]:
+        for kind, each in fits.items():
+            for group, f in each.items():
+                if f is None:
+                    yield kind, group, "none", "", "", "", ""
+                    continue
+                default = f"{score.DEFAULTS[kind][group]:g}"
+                gap = f"{f.lo:.2f} … {f.hi:.2f}"
+                sizes = f"{f.sick} / {f.healthy}"
+                yield (
+                    kind, group, default, f"{f.limit:g}", gap, str(f.errors), sizes
+                )  # fmt: skip
+
+    head = ("optimizer", "group", "default", "fitted", "equally good", "errors")
+    table = _table((*head, "sick / healthy"), body())
+    return f"### Thresholds, on the first half\n\n{table}"
+
+
+def _share(pair: tuple[int, int]) -> str:
+    hits, total = pair
+    if not total:
+        return "–"
+    lo, hi = (100 * x for x in wilson(hits, total))
+    return f"{100 * hits / total:.1f} % [{lo:.0f}, {hi:.0f}] ({hits}/{total})"
+
+
+def _rates(rows: Sequence[Row], group: str, judges: dict[str, Judge]) -> str:
+    def body() -> Iterator[Sequence[str]]:
+        for name, judge in judges.items():
+            for kind in KINDS:
+                t = score.tally(rows, kind, group, judge)
+                if t is not None:
+                    yield name, kind, *map(_share, _three(t))
+
+    title = "Anything wrong" if group == "any" else group.capitalize()
+    head = ("tool", "optimizer", "recall", "precision", "false alarms")
+    return f"### {title}, on the second half\n\n{_table(head, body())}"
+
+
+def _three(t: Tally) -> tuple[tuple[int, int], ...]:
+    return t.recall, t.precision, t.false_alarms
+
+
+def _places(rows: Sequence[Row], judges: dict[str, Judge]) -> str:
+    def body() -> Iterator[Sequence[str]]:
+        for name, judge in judges.items():
+            for kind in KINDS:
+                p = score.places(rows, kind, judge)
+                if p.models:
+                    yield (
+                        name,
+                        kind,
+                        str(p.models),
+                        _share((p.first, p.models)),
+                        _share((p.right, p.named)),
+                        _share((p.found, p.stuck)),
+                    )
+
+    head = ("tool", "optimizer", "models", "layer nearest the input is stuck")
+    more = ("named layers that are stuck", "stuck layers that are named")
+    return f"### Localisation, on the second half\n\n{_table((*head, *more), body())}"
+
+
+def _disguises(rows: Sequence[Row]) -> str:
+    def body() -> Iterator[Sequence[str]]:
+        for name in rows[0]["with_loss"]["changed"] if rows else ():
+            changed = [
+                f"{r['name']} ({', '.join(r['with_loss']['changed'][name])})"
+                for r in rows
+                if r["with_loss"]["changed"][name]
+            ]
+            yield name, str(2 * len(rows)), str(len(changed)), "; ".join(changed[:6])
+
+    head = ("disguise", "verdicts", "models with a change", "which")
+    return f"### The same question in disguise, both halves\n\n{_table(head, body())}"
+
+
+def _families(rows: Sequence[Row], judge: Judge) -> str:
+    def body() -> Iterator[Sequence[str]]:
+        for family in dict.fromkeys(r["name"].partition("-")[0] for r in rows):
+            mine = [r for r in rows if r["name"].startswith(f"{family}-")]
+            counts = [score.tally(mine, k, "any", judge) for k in KINDS]
+            cells = [_share(pair) for t in counts if t for pair in _two(t)]
+            yield family, *cells
+
+    head = ("family", "recall SGD", "false alarms SGD", "recall Adam")
+    table = _table((*head, "false alarms Adam"), body())
+    return f"### By family, fitted thresholds, on the second half\n\n{table}"
+
+
+def _two(t: Tally) -> tuple[tuple[int, int], tuple[int, int]]:
+    return t.recall, t.false_alarms
+
+
+def _errors(rows: Sequence[Row], judge: Judge) -> str:
+    lines = []
+    for kind in KINDS:
+        t = score.tally(rows, kind, "any", judge)
+        if t is not None:
+            lines += [f"- missed: {n}" for n in t.missed]
+            lines += [f"- false alarm: {n}" for n in t.alarmed]
+    return "### Every error on the second half, fitted thresholds\n\n" + "\n".join(
+        lines
+    )
