@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -88,7 +89,7 @@ def outline(job: ScanJob, progress: Progress | None = None) -> Structure:
 
 
 def _no_data(job: ScanJob) -> DataFacts:
-    kind = "real" if job.data.data else "synthetic"
+    kind: Literal["synthetic", "real"] = "real" if job.data.data else "synthetic"
     return DataFacts(kind=kind, spec=job.data.data or "not opened", loss="none")
 
 
