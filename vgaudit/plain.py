@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
+from collections.abc import Hashable
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 NAME_LENGTH = 120
 """The longest name a sentence shows."""
@@ -39,7 +40,7 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, dict):
         return {_utf8(str(key)): to_plain(item) for key, item in value.items()}
-    names = _field_names(type(value))
+    names = _field_names(cast(Hashable, type(value)))
     if not names:
         raise TypeError(f"{type(value).__name__} is not a plain value")
     return {name: to_plain(getattr(value, name)) for name in names}
