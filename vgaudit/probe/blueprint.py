@@ -285,7 +285,7 @@ def _activation_rows(graph: Graph, plan: Plan, recording: Recording) -> list[Row
                 order=last,
                 source=site.source,
                 activation=site.key,
-                gate=place is not None and _is_gate(graph, parents, place),
+                gate=place is not None and _is_gate(graph, plan, parents, place),
                 entry=None if site.entry is None else graph.index.get(site.entry),
                 call=call,
                 calls=calls,
@@ -310,17 +310,22 @@ def _parents(plan: Plan) -> dict[int, list[int]]:
     return parents
 
 
-def _is_gate(graph: Graph, parents: dict[int, list[int]], node: int) -> bool:
-    """Tells whether the output of ``node`` is multiplied with other data."""
-    front = [node]
-    for _ in range(_GATE_STEPS):
-        users = [user for place in front for user in parents[place]]
-        if any(
-            graph.kinds[user] == "Mul" and len(graph.edges[user]) > 1 for user in users
-        ):
-            return True
-        front = [user for user in users if operations.is_reshape(graph.kinds[user])]
-    return False
+def _is_gate(
+    graph: Graph, plan: Plan, parents: dict[int, list[int]], node: int
+) -> bool:
+    """Tells whether the output of ``node`` does nothing but multiply other data."""
+    waiting = [(node, 0)]
+    multiplies = False
+    while waiting:
+        place, steps = waiting.pop()
+        for user in parents[place]:
+            if graph.kinds[user] == "Mul" and set(plan.dag.edges[user]) != {place}:
+                multiplies = True
+            elif steps < _GATE_STEPS and operations.is_reshape(graph.kinds[user]):
+                waiting.append((user, steps + 1))
+            else:
+                return False
+    return multiplies
 
 
 def _steps(graph: Graph, plan: Plan) -> list[Step]:

@@ -7,10 +7,8 @@ replaced and no tensor is kept.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -23,15 +21,15 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from vgaudit.flow import Source
-from vgaudit.probe import activations, units
+from vgaudit.probe import activations, state, units
 from vgaudit.probe.activations import Activation
+from vgaudit.probe.callsite import caller
 from vgaudit.probe.dropout import without_dropout
+from vgaudit.probe.provenance import Provenance
 from vgaudit.probe.recording import Call, Habits, Recording, Site
 from vgaudit.probe.sums import observe
 from vgaudit.probe.tensors import tensors_in
 
-FROM_DATA = "_vgaudit_from_data"
 _FUSED = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
 
@@ -67,11 +65,13 @@ class Recorder(TorchFunctionMode):
         self._statistics = only != "structure"
         self._structure = habits is None
         self._on_recompute = on_recompute
+        self._root = model
+        self._provenance = Provenance(model, samples)
         self._names: dict[int, str] = {}
         for name, module in model.named_modules():
             self._names.setdefault(id(module), name)
         self._stack: list[tuple[nn.Module, str]] = []
-        self._marks: list[int] = []
+        self._marks: list[tuple[int, int]] = []
         self._counts: Counter[tuple[str, str]] = Counter()
         self._handles: list[RemovableHandle] = []
         self._inside_unit = 0
@@ -106,7 +106,8 @@ class Recorder(TorchFunctionMode):
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         path = self.path(module)
         self._stack.append((module, path))
-        self._marks.append(len(self.recording.observations))
+        recording = self.recording
+        self._marks.append((len(recording.sites), len(recording.observations)))
         if not self.backward:
             self.recording.calls_of[path] += 1
             self.recording.last_inputs[path] = _shapes(args)
@@ -123,7 +124,12 @@ class Recorder(TorchFunctionMode):
                 return
 
     def _left(
-        self, module: nn.Module, path: str, args: Any, output: Any, mark: int
+        self,
+        module: nn.Module,
+        path: str,
+        args: Any,
+        output: Any,
+        mark: tuple[int, int],
     ) -> None:
         if self.backward:
             own = any(p is not None for p in module._parameters.values())
@@ -137,32 +143,41 @@ class Recorder(TorchFunctionMode):
                 self._observe_unit(module, path, args[0], output)
 
     def _recognise(
-        self, module: nn.Module, path: str, z: Any, output: Tensor, mark: int
+        self,
+        module: nn.Module,
+        path: str,
+        z: Any,
+        output: Tensor,
+        mark: tuple[int, int],
     ) -> None:
         """Finds out whether a user's own module is one activation as a whole."""
         if path in self.habits.units or not isinstance(z, Tensor):
             return
-        with torch._C.DisableTorchFunction():
+        recording = self.recording
+        inside = list(recording.sites.values())[mark[0] :]
+        if len(inside) == 1 and _is_all(inside[0], z, output):
+            return
+        with torch._C.DisableTorchFunction(), state.aside(module, z.device):
             try:
                 found = units.recognise(
                     type(module).__name__, module.forward, z, output
                 )
             except Exception as error:
-                self.recording.unmeasured[path] = f"not recognised: {error}"
+                recording.unmeasured[path] = f"not recognised: {error}"
                 return
         if found is not None:
             self.habits.units[path] = found
-            dropped = {o.key for o in self.recording.observations[mark:]}
-            del self.recording.observations[mark:]
-            for key in dropped:
-                self.recording.sites.pop(key, None)
+            del recording.observations[mark[1] :]
+            for site in inside:
+                del recording.sites[site.key]
 
     def _observe_unit(self, module: nn.Module, path: str, z: Any, out: Tensor) -> None:
         activation = self.habits.units[path]
         if isinstance(z, Tensor) and z.shape == out.shape and z is not out:
-            site = self._site(activation.name, out.grad_fn, own=True)
+            site = self._site(path, activation.name, out.grad_fn, own=True)
             site.type, site.entry = type(module).__name__, z.grad_fn
-            self._observe(site, activation, (z.detach(), out), module.forward)
+            with state.aside(module, z.device):
+                self._observe(site, activation, (z.detach(), out), module.forward)
 
     # ---------------------------------------------------------- functions
 
@@ -203,13 +218,13 @@ class Recorder(TorchFunctionMode):
         inplace = activations.is_inplace(func, kwargs, args)
         z = given.detach().clone() if inplace else given.detach()
         axis, entry = units.axis_of(given), given.grad_fn
-        constant = self._structure and not getattr(given, FROM_DATA, False)
+        constant = self._structure and not self._provenance.is_data(given)
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor) or out.shape != z.shape or z.numel() == 0:
             return out
-        module = self._stack[-1][0] if self._stack else None
+        module, path = self._stack[-1] if self._stack else (None, "")
         own = module is not None and units.is_torch_activation(module)
-        site = self._site(activation.name, out.grad_fn, own=own)
+        site = self._site(path, activation.name, out.grad_fn, own=own)
         site.entry = entry
         if own:
             site.type = type(module).__name__
@@ -253,8 +268,7 @@ class Recorder(TorchFunctionMode):
                 )
             )
 
-    def _site(self, kind: str, node: Node | None, *, own: bool) -> Site:
-        path = self._stack[-1][1] if self._stack else ""
+    def _site(self, path: str, kind: str, node: Node | None, *, own: bool) -> Site:
         count = self._counts[path, kind]
         self._counts[path, kind] += 1
         if own:
@@ -266,7 +280,7 @@ class Recorder(TorchFunctionMode):
             path=path,
             type=kind,
             kind=kind,
-            source=_caller() if self._structure else None,
+            source=caller(self._root) if self._structure else None,
             node=node,
             order=len(self.recording.sites),
             own=own,
@@ -281,17 +295,16 @@ class Recorder(TorchFunctionMode):
         if not made:
             return
         given = [*tensors_in(args), *tensors_in(kwargs)]
-        data = [tensor for tensor in given if getattr(tensor, FROM_DATA, False)]
+        data = [tensor for tensor in given if self._provenance.is_data(tensor)]
         self.recording.used.update(id(t) for t in given if isinstance(t, nn.Parameter))
         path = self._stack[-1][1] if self._stack else ""
         name = getattr(func, "__name__", "call").strip("_")
         enters = bool(data) and not any(tensor.requires_grad for tensor in data)
         for tensor in made:
-            if data:
-                setattr(tensor, FROM_DATA, True)
+            self._provenance.note(tensor, data=bool(data))
             node = tensor.grad_fn
             if node is not None and node not in self.recording.calls:
-                self.recording.calls[node] = Call(path, name, _caller())
+                self.recording.calls[node] = Call(path, name, caller(self._root))
                 if enters:
                     self.recording.entries.append(node)
         if name in _FUSED:
@@ -304,10 +317,10 @@ class Recorder(TorchFunctionMode):
             )
 
 
-def mark_data(value: Any) -> None:
-    """Declares the tensors in ``value`` to be data, for the structure pass."""
-    for tensor in tensors_in(value):
-        setattr(tensor, FROM_DATA, True)
+def _is_all(site: Site, z: Tensor, output: Tensor) -> bool:
+    """Tells whether one recorded activation is all that a module does."""
+    whole = site.node is not None and site.node is output.grad_fn
+    return whole and site.entry is z.grad_fn
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -321,20 +334,3 @@ def _shapes(args: Any) -> str:
         for tensor in tensors_in(args)
     ]
     return ", ".join(shown[:4])
-
-
-def _caller() -> Source | None:
-    """Returns the line of the model's own code that made the call, if there is one.
-
-    Frames of torch and of this package are passed over; where the forward pass
-    begins the search ends, so that the caller of the scan is never named.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module == "vgaudit.probe.forward":
-            return None
-        if module != "torch" and not module.startswith(("torch.", "vgaudit.")):
-            return Source(file=frame.f_code.co_filename, line=frame.f_lineno)
-        frame = frame.f_back
-    return None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
 from vgaudit.errors import CannotRun
-from vgaudit.probe import capture
+from vgaudit.probe import provenance
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.state import Twin
 from vgaudit.probe.tensors import cast, differentiable, tensors_in
@@ -51,7 +51,7 @@ def forward(
         device=setting.device,
         dtype=setting.dtype or _own_dtype(twin),
     )
-    capture.mark_data((args, kwargs))
+    provenance.mark((args, kwargs))
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")

@@ -55,7 +55,8 @@ def probe(
     options = options or ProbeOptions()
     model = state.unwrap(model)
     say = progress or (lambda _: None)
-    with state.untouched(model), state.eager(model):
+    device = parse_device(options.device)
+    with state.untouched(model, device), state.eager(model):
         state.prepare_mode(model, options.mode)
         return _ladder(_Scan(model, list(batches), loss, options, say))
 

@@ -54,20 +54,33 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module, device: torch.device | None = None) -> Iterator[None]:
     """Puts module attributes and random states back when the block ends.
 
     Attributes are restored by reference, containers one level deep; tensors in
     them are protected by the clones that the model runs on.
+
+    Args:
+        model: the module.
+        device: where it will run, if not where its weights are.
     """
     modules = list(model.modules())
     before = [_attributes(module) for module in modules]
-    with _random_states(_devices(model)):
+    with _random_states(_devices(model, device)):
         try:
             yield
         finally:
             for module, attributes in zip(modules, before, strict=True):
                 _restore(module, attributes)
+
+
+@contextlib.contextmanager
+def aside(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Runs a leaf module to look at it, as if it had not run."""
+    with untouched(module, device):
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.clone()
+        yield
 
 
 def _attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
@@ -104,11 +117,11 @@ def _differs(value: Any, content: Any) -> bool:
     return any(a is not b for a, b in zip(value, content, strict=True))
 
 
-def _devices(model: nn.Module) -> list[torch.device]:
-    tensors = [*model.parameters(), *model.buffers()]
-    return sorted(
-        {tensor.device for tensor in tensors if tensor.device.type == "cuda"}, key=str
-    )
+def _devices(model: nn.Module, device: torch.device | None) -> list[torch.device]:
+    found = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    if device is not None:
+        found.add(device)
+    return sorted((place for place in found if place.type == "cuda"), key=str)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
 from vgaudit.flow import NotMeasured, Structure, StructureRow
-from vgaudit.probe import capture, graph, state
+from vgaudit.probe import graph, provenance, state
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.forward import failure
@@ -50,7 +50,7 @@ def _structure(model: nn.Module, batch: Batch) -> Structure:
     args, kwargs = map_tensors((batch.args, batch.kwargs), twin)
     recorder = Recorder(model, samples=batch.size, only="structure")
     with fake, torch.enable_grad(), recorder:
-        capture.mark_data((args, kwargs))
+        provenance.mark((args, kwargs))
         try:
             value = torch.func.functional_call(model, weights, args, kwargs)
         except Exception as error:

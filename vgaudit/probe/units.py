@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,8 @@ _THROUGH = frozenset(
 _MAX_STEPS = 6
 _RANGE = 64.0
 _FLAT = 1e-3
+_GROWTH = 1.01
+_POINTS = 2049
 
 
 def axis_of(z: Tensor) -> int | None:
@@ -89,8 +92,8 @@ def recognise(
         )
     if not same:
         return None
-    grid = torch.linspace(-_RANGE, _RANGE, z.numel(), device=z.device, dtype=z.dtype)
-    slope = by_autograd(call, grid.reshape(z.shape)).reshape(-1).abs()
+    grid = _grid(z)
+    slope = by_autograd(call, grid).reshape(-1).abs()
     if (
         not bool(torch.isfinite(slope).all())
         or float(slope.max() - slope.min()) < _FLAT
@@ -98,5 +101,22 @@ def recognise(
         return None
     top = float(slope.max())
     rails = max(float(slope[0]), float(slope[-1])) < _FLAT * top
-    steepest = float(grid[int(slope.argmax())])
-    return Activation(name, steepest, float("inf"), bounded=rails)
+    steepest = float(grid.reshape(-1)[int(slope.argmax())])
+    quarter = slope.numel() // 4
+    grows = top > _GROWTH * float(slope[quarter:-quarter].max())
+    return Activation(name, steepest, math.inf if grows else top, bounded=rails)
+
+
+def _grid(z: Tensor) -> Tensor:
+    """Returns rising values shaped like ``z`` with as many samples as they need."""
+    if z.dim() == 0:
+        shape: tuple[int, ...] = (_POINTS,)
+    else:
+        inner = z.numel() // z.shape[0]
+        shape = (max(z.shape[0], -(-_POINTS // inner)), *z.shape[1:])
+    count = math.prod(shape)
+    # Half precision is too coarse, and exp(64) overflows float32 when squared.
+    values = torch.linspace(
+        -_RANGE, _RANGE, count, device=z.device, dtype=torch.float64
+    )
+    return values.reshape(shape)

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vgaudit.errors import NothingMeasured
 from vgaudit.flow import Audit, DataFacts, GradientFlow, Precision, RunFacts, Target
-from vgaudit.probe import assemble, capture, graph, norms, state
+from vgaudit.probe import assemble, graph, norms, provenance, state
 from vgaudit.probe.assemble import Batches
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
@@ -99,7 +99,7 @@ class Watch:
         samples = next((t.shape[0] for t in given if t.dim() > 0), 1)
         self._recorder = Recorder(module, samples=samples, only="watch")
         self._marked = given
-        capture.mark_data(given)
+        provenance.mark(given)
         self._recorder.__enter__()
         self._recorder.enter_root(module, args)
 
@@ -108,8 +108,7 @@ class Watch:
         if recorder is None:
             return
         self._leave_recorder()
-        for tensor in self._marked:
-            tensor.__dict__.pop(capture.FROM_DATA, None)
+        provenance.unmark(self._marked)
         heads = differentiable(output)
         if heads:
             self._passes.append(self._record(recorder, heads))
