@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "vgaudit"
 
 WORDS = {"conversion", "errors", "findings", "flow", "job", "plain"}
-JUDGEMENT = {"config", "explain", "judge", "reports", "rules"}
+JUDGEMENT = {"compare", "config", "explain", "judge", "reports", "rules"}
 PARTS = {"data", "loading", "nn", "optim", "probe", "training", "treatments"}
 TORCH = PARTS | {"measure", "worker"}
 

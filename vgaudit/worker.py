@@ -55,7 +55,29 @@ def structure(record: dict[str, Any], progress: Progress) -> Any:
     return outline(_scan_job(record), progress)
 
 
-TASKS: dict[str, Task] = {"inspect": inspect, "scan": scan, "structure": structure}
+def convert(record: dict[str, Any], progress: Progress) -> Any:
+    """Returns what a conversion did, with the scans before and after."""
+    progress("starting torch")
+    from vgaudit.conversion import ConvertOptions
+    from vgaudit.treatments import ConvertJob
+    from vgaudit.treatments import convert as converted
+
+    job = ConvertJob(
+        scan=_scan_job(record["scan"]),
+        options=_options(ConvertOptions, record["options"]),
+        output=record["output"],
+        force=record["force"],
+        command=record["command"],
+    )
+    return converted(job, progress)
+
+
+TASKS: dict[str, Task] = {
+    "convert": convert,
+    "inspect": inspect,
+    "scan": scan,
+    "structure": structure,
+}
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from vgaudit import __version__
+from vgaudit.cli.compare import compare
+from vgaudit.cli.convert import convert
 from vgaudit.cli.explain import explain
 from vgaudit.cli.inspect import inspect
 from vgaudit.cli.report import report
@@ -16,7 +18,7 @@ from vgaudit.cli.schema import schema
 
 __all__ = ["COMMANDS", "app"]
 
-COMMANDS = (scan, inspect, report, rules, explain, schema)
+COMMANDS = (scan, inspect, convert, compare, report, rules, explain, schema)
 
 app = typer.Typer(
     name="vgaudit",

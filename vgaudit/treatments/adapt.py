@@ -21,6 +21,7 @@ Base = Callable[[Tensor], Tensor]
 _EXACT = frozenset({"relu", "relu6", "hardtanh"})
 """Reproduced to the last bit by a piecewise linear function."""
 _SPREAD = 3.0
+_REACH = 4.0
 
 
 @dataclass(slots=True)
@@ -261,7 +262,13 @@ def _channels(target: ActTarget, *, shared: bool) -> tuple[int | None, int]:
 
 
 def _grid(target: ActTarget, start: Starts, options: ConvertOptions) -> Grid:
-    """Returns hinges over mean ± 3 standard deviations; kinks are hinges."""
+    """Returns hinges for a start.
+
+    One that keeps the function covers mean ± 3 standard deviations of what enters
+    now, kinks included. Any other changes what enters, so it gets −4 to 4.
+    """
+    if start not in ("preserve", "residual"):
+        return Grid.uniform(-_REACH, _REACH, max(3, options.hinges))
     ends = [
         act.entrance.mean + sign * _SPREAD * act.entrance.std
         for act in target.acts

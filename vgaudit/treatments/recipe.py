@@ -12,7 +12,6 @@ import inspect
 import json
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,14 +92,6 @@ class Recipe:
 def beside(weights: Path) -> Path:
     """Returns where the recipe of a weights file is: ``out.recipe.json``."""
     return weights.with_name(f"{weights.stem}{SUFFIX}")
-
-
-def tool_version() -> str:
-    """Returns the version of vgaudit."""
-    try:
-        return version("vgaudit")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def code_of(model: nn.Module) -> dict[str, str]:

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
-from vgaudit.probe import activations, capture, units
+from vgaudit.probe import activations, provenance, units
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.recording import Site
 from vgaudit.probe.run import shrink
@@ -107,7 +107,7 @@ def record(model: nn.Module, batch: Batch) -> fx.Graph:
         names.setdefault(id(tensor), name)
     recorder = GraphRecorder(model, small.size, names)
     args, kwargs = cast((small.args, small.kwargs), device=device, dtype=None)
-    capture.mark_data((args, kwargs))
+    provenance.mark((args, kwargs))
     with untouched(model), eager(model), twin.standing_in(model):
         prepare_mode(model, "train")
         recorder.enter(args, kwargs)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vgaudit import __version__
 from vgaudit.conversion import Edit
 from vgaudit.errors import CannotWrite
 from vgaudit.plain import visible
@@ -229,7 +230,7 @@ def _recipe(
         if isinstance(facts.get("version"), int)
     }
     return Recipe(
-        tool=recipes.tool_version(),
+        tool=__version__,
         torch=torch.__version__,
         command=origin.command,
         source=origin.spec,

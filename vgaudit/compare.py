@@ -1,0 +1,151 @@
+"""Two reports side by side: what is gone, what is new, and how figures moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vgaudit.findings import Finding, Report, Status
+from vgaudit.flow import GradientFlow
+
+Verdict = Literal["better", "same", "worse", "mixed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The figures of one scan that a comparison is about.
+
+    Attributes:
+        status: of the report.
+        attenuation: trunk attenuation in decades; None where there is none.
+        spread: decades between the largest and the smallest gradient at the
+            outputs of weight layers (max/min over layers); infinite where one is 0.
+        saturated: the largest share of saturated elements of any activation that
+            can saturate, gates aside; None without one.
+        variation: standard deviation of the output over samples, relative to its
+            size; near 0 the forward signal has collapsed.
+        errors, warnings: number of findings.
+    """
+
+    status: Status
+    attenuation: float | None
+    spread: float | None
+    saturated: float | None
+    variation: float | None
+    errors: int
+    warnings: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What changed between two reports.
+
+    Attributes:
+        before, after: the figures of each.
+        gone, new, kept: findings by what became of them; ``kept`` as they are after.
+        verdict: by errors and warnings that are gone and new, then by figures.
+        healthy: the first scan found nothing to treat.
+    """
+
+    before: Figures
+    after: Figures
+    gone: tuple[Finding, ...]
+    new: tuple[Finding, ...]
+    kept: tuple[Finding, ...]
+    verdict: Verdict
+    healthy: bool
+
+
+def compare(before: Report, after: Report) -> Comparison:
+    """Returns what changed from one report to another."""
+    pairs = list(_pairs(before.findings, after.findings))
+    old = {id(a) for a, _ in pairs}
+    kept = {id(b) for _, b in pairs}
+    gone = tuple(f for f in before.findings if id(f) not in old)
+    new = tuple(f for f in after.findings if id(f) not in kept)
+    return Comparison(
+        before=figures(before),
+        after=figures(after),
+        gone=gone,
+        new=new,
+        kept=tuple(f for f in after.findings if id(f) in kept),
+        verdict=_verdict(gone, new),
+        healthy=before.status == "pass"
+        and not any(f.level != "info" for f in before.findings),
+    )
+
+
+def _pairs(
+    before: Sequence[Finding], after: Sequence[Finding]
+) -> Iterator[tuple[Finding, Finding]]:
+    """Yields findings of the same defect at the same place, or at one that overlaps.
+
+    A range of layers may grow or shrink, and is the same finding all the same.
+    """
+    left = list(after)
+    rest = []
+    for finding in before:
+        same = next((f for f in left if f.fingerprint == finding.fingerprint), None)
+        if same is None:
+            rest.append(finding)
+            continue
+        left.remove(same)
+        yield finding, same
+    for finding in rest:
+        places = set(finding.layers)
+        near = next(
+            (f for f in left if f.code == finding.code and places & set(f.layers)), None
+        )
+        if near is not None:
+            left.remove(near)
+            yield finding, near
+
+
+def figures(report: Report) -> Figures:
+    """Returns the figures of a report that a comparison shows."""
+    flow = report.audit.flow if report.audit is not None else None
+    attenuation = flow.attenuation if flow is not None else None
+    return Figures(
+        status=report.status,
+        attenuation=attenuation.value if attenuation is not None else None,
+        spread=_spread(flow) if flow is not None else None,
+        saturated=_saturated(flow) if flow is not None else None,
+        variation=flow.output_variation if flow is not None else None,
+        errors=report.count("error"),
+        warnings=report.count("warning"),
+    )
+
+
+def _spread(flow: GradientFlow) -> float | None:
+    layers = [layer for layer in flow.layers if layer.weighted]
+    if any(layer.zero_gradient for layer in layers):
+        return math.inf
+    values = [
+        layer.attenuation.value for layer in layers if layer.attenuation is not None
+    ]
+    return max(values) - min(values) if len(values) > 1 else None
+
+
+def _saturated(flow: GradientFlow) -> float | None:
+    shares = [
+        layer.activation.saturated
+        for layer in flow.layers
+        if layer.activation is not None
+        and layer.activation.bounded
+        and not layer.activation.gate
+    ]
+    return max(shares, default=None)
+
+
+def _verdict(gone: Sequence[Finding], new: Sequence[Finding]) -> Verdict:
+    """Returns the verdict by errors; by warnings where no error came or went."""
+    for levels in (("error",), ("error", "warning")):
+        lost = any(f.level in levels for f in gone)
+        won = any(f.level in levels for f in new)
+        if lost and won:
+            return "mixed"
+        if lost or won:
+            return "better" if lost else "worse"
+    return "same"

@@ -1,0 +1,195 @@
+"""Comparisons and conversions, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from vgaudit.compare import Comparison, Figures
+from vgaudit.conversion import Conversion, Edit
+from vgaudit.errors import CannotLoad
+from vgaudit.findings import Finding
+from vgaudit.flow import Source
+from vgaudit.plain import to_plain, visible
+from vgaudit.rules.wording import count, decades, number, percent
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+SCHEMA_VERSION = "1.0"
+LABEL = 28
+MOST = 12
+"""Edits, and reasons of refusals, that text shows; JSON has them all."""
+
+
+def render(comparison: Comparison, *, form: str, top: int = 20) -> str:
+    """Returns a comparison as ``text`` or ``json``."""
+    if form == "json":
+        record = {"schema_version": SCHEMA_VERSION, "comparison": to_plain(comparison)}
+        return json.dumps(record, allow_nan=False, indent=1) + "\n"
+    return "\n".join(_comparison(comparison, top)) + "\n"
+
+
+def render_conversion(
+    done: Conversion, comparison: Comparison | None, *, form: str, top: int = MOST
+) -> str:
+    """Returns a conversion with its comparison as ``text`` or ``json``."""
+    if form == "json":
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "conversion": to_plain(done),
+            "comparison": to_plain(comparison),
+        }
+        return json.dumps(record, allow_nan=False, indent=1) + "\n"
+    lines = [*_conversion(done, top)]
+    if comparison is not None:
+        lines += ["", *_comparison(comparison, top)]
+    lines += ["", *_closing(done)]
+    return "\n".join(lines) + "\n"
+
+
+def parse_conversion(record: object) -> Conversion:
+    """Returns the conversion that a worker sent as plain values.
+
+    Raises:
+        CannotLoad: it is none.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter().validate_python(record)
+    except ValidationError as error:
+        entry = error.errors(include_url=False, include_input=False)[0]
+        raise CannotLoad(f"not a conversion: {visible(entry['msg'])}") from error
+
+
+@cache
+def _adapter() -> TypeAdapter[Conversion]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Conversion)
+
+
+def _conversion(done: Conversion, top: int) -> Iterator[str]:
+    refused = f"{count(len(done.refusals), 'activation')} not"
+    yield f"converted to {done.options.to}: {count(len(done.edits), 'edit')}, {refused}"
+    for edit in done.edits[:top]:
+        yield f"  {_place(edit)} ({edit.kind}): {edit.change}"
+    if len(done.edits) > top:
+        yield f"  … and {len(done.edits) - top:,} more"
+    if done.refusals:
+        yield ""
+        yield "VG701 not converted:"
+        yield from _refusals(done, top)
+    yield ""
+    if done.preserved:
+        yield "outputs: bit-equal to those before, in train and in eval mode"
+    else:
+        yield (
+            f"outputs: changed by up to {number(done.max_abs_diff)} "
+            f"(largest output before {number(done.output_scale)})"
+        )
+
+
+def _place(edit: Edit) -> str:
+    """Returns the layer, or the activation call where the model itself was edited."""
+    return visible(edit.path or next(iter(edit.activations), "the model"))
+
+
+def _refusals(done: Conversion, top: int) -> Iterator[str]:
+    """Yields each reason once, with the places it holds for."""
+    places: dict[str, list[str]] = {}
+    for refusal in done.refusals:
+        where = f"{visible(refusal.path)}{_at(refusal.source)}"
+        places.setdefault(refusal.reason, []).append(where)
+    for reason, found in list(places.items())[:top]:
+        more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+        yield f"  {found[0]}{more}: {reason}"
+    if len(places) > top:
+        yield f"  … and {len(places) - top:,} more reasons"
+
+
+def _at(source: Source | None) -> str:
+    if source is None:
+        return ""
+    name = source.file.replace("\\", "/").rpartition("/")[2]
+    return f" ({visible(name)}:{source.line})"
+
+
+def _comparison(comparison: Comparison, top: int) -> Iterator[str]:
+    a, b = comparison.before, comparison.after
+    yield f"{'':<{LABEL}}{'before':>12}{'after':>12}"
+    for label, old, new in _rows(a, b):
+        yield f"{label:<{LABEL}}{old:>12}{new:>12}"
+    yield ""
+    yield f"{comparison.verdict}: " + ", ".join(
+        f"{count(len(found), 'finding')} {what}"
+        for found, what in (
+            (comparison.gone, "gone"),
+            (comparison.new, "new"),
+            (comparison.kept, "kept"),
+        )
+    )
+    for mark, found in (("gone", comparison.gone), ("new", comparison.new)):
+        yield from _findings(mark, found, top)
+    yield from _findings("kept", comparison.kept, top)
+
+
+def _rows(a: Figures, b: Figures) -> Iterator[tuple[str, str, str]]:
+    yield "status", a.status, b.status
+    yield "attenuation, decades", _decades(a.attenuation), _decades(b.attenuation)
+    yield "max/min gradient, decades", _decades(a.spread), _decades(b.spread)
+    yield "most saturated activation", _share(a.saturated), _share(b.saturated)
+    yield "output varies by", _share(a.variation), _share(b.variation)
+    yield "errors, warnings", _counts(a), _counts(b)
+
+
+def _counts(figures: Figures) -> str:
+    return f"{figures.errors}, {figures.warnings}"
+
+
+def _decades(value: float | None) -> str:
+    return "–" if value is None else decades(value)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _findings(mark: str, found: Sequence[Finding], top: int) -> Iterator[str]:
+    for finding in found[:top]:
+        where = visible(finding.layer) or "the model"
+        yield f"  {mark:<5} {finding.level:<8} {finding.code} {finding.name}  {where}"
+    if len(found) > top:
+        yield f"  {mark:<5} … and {len(found) - top:,} more"
+
+
+def _closing(done: Conversion) -> Iterator[str]:
+    for sentence in done.notes:
+        yield f"note: {sentence}"
+    if done.written:
+        yield "written: " + ", ".join(visible(name) for name in done.written)
+    else:
+        yield "nothing was written; -o OUT.safetensors writes the converted model"
+
+
+def advice(done: Conversion, comparison: Comparison) -> tuple[str, ...]:
+    """Returns what to tell a user about a conversion, beside the figures."""
+    if comparison.healthy and done.options.to != "plain":
+        return (
+            "the scan before found nothing to treat: leave this model as it is, a "
+            "conversion can only cost accuracy",
+        )
+    if comparison.verdict in ("worse", "mixed"):
+        return ("the conversion brought new findings; look at them before training",)
+    return ()
+
+
+def with_notes(done: Conversion, notes: tuple[str, ...]) -> Conversion:
+    """Returns a conversion with more notes."""
+    from dataclasses import replace
+
+    values: dict[str, Any] = {"notes": (*done.notes, *notes)}
+    return replace(done, **values)
