@@ -125,7 +125,7 @@ def prefixes(keys: Mapping[str, Shape]) -> list[str]:
         for length in range(1, min(len(parts), MAX_PREFIX) + 1):
             counts[".".join(parts[:length]) + "."] += 1
     enough = [p for p, count in counts.items() if count >= MIN_SHARE * len(keys)]
-    return sorted(enough, key=len)
+    return sorted(enough, key=lambda prefix: prefix.count("."))
 
 
 def unique(names: dict[str, str]) -> dict[str, str]:

@@ -68,9 +68,10 @@ def looks_like(head: bytes, suffix: str) -> bool:
 
     A zip archive that is named so by mistake is not.
     """
-    if head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{":
-        return int.from_bytes(head[:LENGTH_BYTES], "little") <= MAX_HEADER
-    return suffix == SUFFIX and not head.startswith((b"PK\x03\x04", b"\x80"))
+    length = int.from_bytes(head[:LENGTH_BYTES], "little")
+    if head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{" and length <= MAX_HEADER:
+        return True
+    return suffix == SUFFIX and not head.startswith((b"PK\x03\x04", b"\x80\x02"))
 
 
 def read_header(file: LocalFile) -> Header:
