@@ -7,6 +7,7 @@ the output is cheaper; the tests hold it against autograd.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+SATURATION = 0.05
+"""Share of the largest slope below which an element counts as saturated."""
 
 Slope = Callable[[Tensor, Tensor], Tensor]
 """Returns φ′ from (z, φ(z)), elementwise."""
@@ -29,6 +33,8 @@ class Activation:
         slope_max: the largest |φ′| with the usual arguments; others may raise it.
         bounded: φ has two rails, so that it can saturate.
         slope: closed form of φ′, or None to ask autograd.
+        rails: z below and above which a φ with two rails is saturated; None
+            where it has no closed form.
     """
 
     name: str
@@ -36,6 +42,7 @@ class Activation:
     slope_max: float = 1.0
     bounded: bool = False
     slope: Slope | None = None
+    rails: tuple[float, float] | None = None
 
 
 def _step(z: Tensor, out: Tensor) -> Tensor:
@@ -43,16 +50,26 @@ def _step(z: Tensor, out: Tensor) -> Tensor:
 
 
 def _sigmoid(z: Tensor, out: Tensor) -> Tensor:
-    return out * (1 - out)
+    return (1 - out).mul_(out)
 
 
 def _tanh(z: Tensor, out: Tensor) -> Tensor:
-    return 1 - out * out
+    return (out * out).neg_().add_(1)
 
 
 def _random_leak(z: Tensor, out: Tensor) -> Tensor:
     # Asking autograd would draw other slopes, and disturb the random state.
     return torch.where(z < 0, out / z, torch.ones_like(z))
+
+
+def _logits(scale: float) -> tuple[float, float]:
+    """Returns where 4·s(1−s) of the logistic s falls to ``SATURATION``, scaled.
+
+    tanh(z) is 2·s(2z) − 1, so its rails are those of the sigmoid at half the z.
+    """
+    root = math.sqrt(1 - SATURATION)
+    edge = scale * math.log((1 + root) / (1 - root))
+    return -edge, edge
 
 
 _KNOWN = (
@@ -70,9 +87,9 @@ _KNOWN = (
     Activation("hardswish", 3.0, 1.5),
     Activation("hardsigmoid", 0.0, 1 / 6, bounded=True),
     Activation("hardtanh", bounded=True),
-    Activation("sigmoid", 0.0, 0.25, bounded=True, slope=_sigmoid),
+    Activation("sigmoid", 0.0, 0.25, bounded=True, slope=_sigmoid, rails=_logits(1.0)),
     Activation("logsigmoid"),
-    Activation("tanh", bounded=True, slope=_tanh),
+    Activation("tanh", bounded=True, slope=_tanh, rails=_logits(0.5)),
     Activation("softplus"),
     Activation("softsign", bounded=True),
     Activation("tanhshrink"),

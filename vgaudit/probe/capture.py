@@ -22,12 +22,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from vgaudit.probe import activations, state, units
-from vgaudit.probe.activations import Activation
+from vgaudit.probe.activations import Activation, by_autograd
 from vgaudit.probe.callsite import caller
 from vgaudit.probe.dropout import without_dropout
+from vgaudit.probe.observe import observe
 from vgaudit.probe.provenance import Provenance
 from vgaudit.probe.recording import Call, Habits, Recording, Site
-from vgaudit.probe.sums import observe
 from vgaudit.probe.tensors import tensors_in
 
 _FUSED = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
@@ -254,15 +254,12 @@ class Recorder(TorchFunctionMode):
         axis = units.axis_of(z) if axis is None else axis
         with torch.no_grad(), torch._C.DisableTorchFunction():
             z, out = _wide(z), _wide(out.detach())
-            if activation.slope is not None:
-                slope = activation.slope(z, out)
-            else:
-                slope = activations.by_autograd(call, z)
+            form = activation.slope
             self.recording.observations.append(
                 observe(
                     site.key,
                     activation,
-                    (z, out, slope),
+                    (z, out, lambda: form(z, out) if form else by_autograd(call, z)),
                     axis=axis,
                     samples=self.samples,
                 )

@@ -9,7 +9,7 @@ from torch.autograd.graph import Node
 
 from vgaudit.flow import Source
 from vgaudit.probe.activations import Activation
-from vgaudit.probe.sums import Observation
+from vgaudit.probe.observe import Observation
 
 
 @dataclass(slots=True)

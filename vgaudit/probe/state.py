@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vgaudit.errors import CannotRun
 from vgaudit.probe import norms
+from vgaudit.probe.attributes import Attributes
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 _DROPOUT_NAMES = frozenset(
@@ -57,21 +58,18 @@ def unwrap(model: nn.Module) -> nn.Module:
 def untouched(model: nn.Module, device: torch.device | None = None) -> Iterator[None]:
     """Puts module attributes and random states back when the block ends.
 
-    Attributes are restored by reference, containers one level deep; tensors in
-    them are protected by the clones that the model runs on.
+    Tensors are protected by the clones that the model runs on.
 
     Args:
         model: the module.
         device: where it will run, if not where its weights are.
     """
-    modules = list(model.modules())
-    before = [_attributes(module) for module in modules]
+    before = Attributes(model.modules())
     with _random_states(_devices(model, device)):
         try:
             yield
         finally:
-            for module, attributes in zip(modules, before, strict=True):
-                _restore(module, attributes)
+            before.restore()
 
 
 @contextlib.contextmanager
@@ -81,40 +79,6 @@ def aside(module: nn.Module, device: torch.device) -> Iterator[None]:
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else buffer.clone()
         yield
-
-
-def _attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    return {name: (value, _copy(value)) for name, value in module.__dict__.items()}
-
-
-def _copy(value: Any) -> Any:
-    if type(value) in (list, dict, set) or type(value).__name__ == "OrderedDict":
-        return value.copy()
-    return None
-
-
-def _restore(module: nn.Module, attributes: dict[str, tuple[Any, Any]]) -> None:
-    for name in [name for name in module.__dict__ if name not in attributes]:
-        del module.__dict__[name]
-    for name, (value, content) in attributes.items():
-        module.__dict__[name] = value
-        if content is None or not _differs(value, content):
-            continue
-        value.clear()
-        value.extend(content) if isinstance(value, list) else value.update(content)
-
-
-def _differs(value: Any, content: Any) -> bool:
-    """Compares containers by identity of their items: tensors have no truth."""
-    if len(value) != len(content):
-        return True
-    if isinstance(value, dict):
-        return any(
-            key not in value or value[key] is not item for key, item in content.items()
-        )
-    if isinstance(value, set):
-        return bool(value != content)
-    return any(a is not b for a, b in zip(value, content, strict=True))
 
 
 def _devices(model: nn.Module, device: torch.device | None) -> list[torch.device]:
@@ -189,7 +153,7 @@ def weights_of(model: nn.Module) -> Weights:
 
 
 class Twin:
-    """Clones of all parameters and buffers, on one device and in one type.
+    """Clones of all tensors of a model, on one device and in one type.
 
     Attributes:
         state: name → clone; tied tensors share a clone.
@@ -230,16 +194,29 @@ class Twin:
         try:
             for path, module in model.named_modules(remove_duplicate=False):
                 prefix = f"{path}." if path else ""
-                for table in (module._parameters, module._buffers):
+                for table in (module._parameters, module._buffers, module.__dict__):
                     for name, tensor in list(table.items()):
                         clone = self.state.get(prefix + name)
-                        if tensor is not None and clone is not None:
+                        if isinstance(tensor, Tensor) and clone is not None:
                             replaced.append((table, name, tensor))
                             table[name] = clone
             yield
         finally:
             for table, name, tensor in reversed(replaced):
                 table[name] = tensor
+
+    @contextlib.contextmanager
+    def shielding(self, leaves: Iterable[Tensor]) -> Iterator[None]:
+        """Keeps the gradients of leaves that are not cloned: weights of no module."""
+        cloned = {id(parameter) for parameter in self.parameters.values()}
+        others = [(leaf, leaf.grad) for leaf in leaves if id(leaf) not in cloned]
+        for leaf, _ in others:
+            leaf.grad = None
+        try:
+            yield
+        finally:
+            for leaf, gradient in others:
+                leaf.grad = gradient
 
     def zero_grad(self) -> None:
         """Forgets the gradients of the last batch."""
@@ -250,6 +227,12 @@ class Twin:
 def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
+    # Tensors that are plain attributes: no state, and a forward may change them.
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, value in module.__dict__.items():
+            if isinstance(value, Tensor):
+                yield prefix + name, value
 
 
 def _clone(
@@ -262,7 +245,7 @@ def _clone(
         target = dtype
     clone = tensor.detach().to(device=device, dtype=target, copy=True)
     if not isinstance(tensor, nn.Parameter):
-        return clone
+        return clone.requires_grad_(tensor.is_leaf and tensor.requires_grad)
     floating = clone.is_floating_point() or clone.is_complex()
     wanted = floating and (tensor.requires_grad or unfreeze)
     return nn.Parameter(clone, requires_grad=wanted)

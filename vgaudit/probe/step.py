@@ -109,7 +109,8 @@ def _attempt(
         attach(gauges, blueprint, nodes, heads)
         _gates(recorder.recording, blueprint)
         recorder.backward = True
-        cotangents = _backward(setting, heads, loss, number)
+        with twin.shielding(nodes.leaves.values()):
+            cotangents = _backward(setting, heads, loss, number)
     measured.at, measured.through = gauges.read()
     measured.reference = _reference(blueprint, measured.at, cotangents, heads)
     measured.loss = math.nan if loss is None else float(loss.detach())

@@ -5,15 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from vgaudit.flow import ActivationFlow, Moments
-from vgaudit.probe import norms
 from vgaudit.probe.activations import Activation
-
-SATURATION = 0.05
-"""Share of the largest slope below which an element counts as saturated."""
 
 
 @dataclass(slots=True)
@@ -52,18 +47,6 @@ class MomentSums:
             min=self.low,
             max=self.high,
         )
-
-
-def moment_tensors(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns mean, summed squared deviation, min and max as 0-d tensors.
-
-    Two passes: the deviation is taken from the mean before it is squared.
-    """
-    flat = values.reshape(-1)
-    mean = flat.mean()
-    shifted = flat - mean
-    low, high = torch.aminmax(flat)
-    return mean, norms.squares(shifted), low, high
 
 
 @dataclass(slots=True)
@@ -128,87 +111,3 @@ class ActivationSums:
             bounded=self.activation.bounded,
             gate=self.gate,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One activation call on one batch, still on its device.
-
-    Attributes:
-        key: which call.
-        activation: which function.
-        numbers: twelve 0-d figures, see ``observe``.
-        count: elements. samples: samples in the batch.
-        alive: per unit, whether any slope was non-zero; None if unknown.
-    """
-
-    key: str
-    activation: Activation
-    numbers: Tensor
-    count: int
-    samples: int
-    alive: Tensor | None
-
-    def sums(self) -> ActivationSums:
-        """Returns the same as mergeable sums; waits for the device."""
-        n = self.numbers.tolist()
-        return ActivationSums(
-            activation=self.activation,
-            input=MomentSums(self.count, n[0], n[1], n[2], n[3]),
-            output=MomentSums(self.count, n[4], n[5], n[6], n[7]),
-            slope_squares=n[8],
-            low=n[9],
-            high=n[10],
-            slope_max=n[11],
-            samples=self.samples,
-            alive=None if self.alive is None else self.alive.cpu(),
-        )
-
-
-def observe(
-    key: str,
-    activation: Activation,
-    values: tuple[Tensor, Tensor, Tensor],
-    *,
-    axis: int | None,
-    samples: int,
-) -> Observation:
-    """Returns the statistics of one activation call.
-
-    Args:
-        key: name of the call.
-        activation: what is known of φ.
-        values: pre-activation z, φ(z) and φ′(z), of one shape.
-        axis: dimension that runs over units, None if unknown.
-        samples: samples in the batch.
-    """
-    z, out, slope = values
-    size = slope.abs()
-    limit = activation.slope_max
-    top = size.amax()
-    flat = size < SATURATION * top.clamp(min=0.0 if math.isinf(limit) else limit)
-    below = z <= activation.steepest
-    saturated_low = (flat & below).sum(dtype=z.dtype)
-    saturated = flat.sum(dtype=z.dtype)
-    figures = [
-        *moment_tensors(z),
-        *moment_tensors(out),
-        norms.squares(size),
-        saturated_low,
-        saturated - saturated_low,
-        top,
-    ]
-    return Observation(
-        key=key,
-        activation=activation,
-        numbers=torch.stack([figure.double() for figure in figures]),
-        count=z.numel(),
-        samples=samples,
-        alive=None if axis is None else _alive(size, axis),
-    )
-
-
-def _alive(size: Tensor, axis: int) -> Tensor:
-    axis %= size.dim()
-    others = [dim for dim in range(size.dim()) if dim != axis]
-    return (size.amax(others) if others else size) > 0

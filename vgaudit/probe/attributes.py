@@ -1,0 +1,81 @@
+"""Putting back the Python attributes of modules that a forward pass changes.
+
+Attributes are put back by reference, and the contents of lists, dicts, sets,
+deques and numpy arrays in them however deep; the inside of other objects is
+not followed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+_CONTAINERS = (list, dict, set, deque)
+
+
+class Attributes:
+    """The attributes of some modules, as they were when this was made."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._modules = [(module, dict(module.__dict__)) for module in modules]
+        self._contents: dict[int, tuple[Any, Any]] = {}
+        numpy = sys.modules.get("numpy")
+        self._arrays: tuple[type, ...] = (numpy.ndarray,) if numpy else ()
+        for _, attributes in self._modules:
+            self._keep(attributes.values())
+
+    def _keep(self, values: Iterable[Any]) -> None:
+        """Copies all containers that can be reached, each once."""
+        waiting = list(values)
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, tuple):
+                waiting.extend(value)
+            elif id(value) in self._contents:
+                continue
+            elif isinstance(value, _CONTAINERS):
+                content = list(value.items() if isinstance(value, dict) else value)
+                self._contents[id(value)] = value, content
+                inner = value.values() if isinstance(value, dict) else value
+                waiting.extend(inner)
+            elif isinstance(value, self._arrays):
+                self._contents[id(value)] = value, value.copy()
+
+    def restore(self) -> None:
+        """Puts everything back."""
+        for module, attributes in self._modules:
+            for name in [name for name in module.__dict__ if name not in attributes]:
+                del module.__dict__[name]
+            module.__dict__.update(attributes)
+        for value, content in self._contents.values():
+            if isinstance(value, self._arrays):
+                value[...] = content
+            elif _differs(value, content):
+                _refill(value, content)
+
+
+def _differs(value: Any, content: list[Any]) -> bool:
+    """Compares a container by identity of its items: tensors have no truth."""
+    if len(value) != len(content):
+        return True
+    if isinstance(value, dict):
+        pairs = zip(value.items(), content, strict=True)
+        return any(a is not c or b is not d for (a, b), (c, d) in pairs)
+    if isinstance(value, set):
+        return not value.issuperset(content)
+    return any(a is not b for a, b in zip(value, content, strict=True))
+
+
+def _refill(value: Any, content: list[Any]) -> None:
+    value.clear()
+    if isinstance(value, dict):
+        for key, item in content:
+            value[key] = item
+    elif isinstance(value, set):
+        value.update(content)
+    else:
+        value.extend(content)

@@ -1,0 +1,182 @@
+"""The statistics of one activation call on one batch.
+
+On the CPU two numbers, the range of z, are read first: most counts are then
+known to be zero without looking at the data again. Elsewhere nothing is read
+before the end of the batch, so that the device is never waited for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vgaudit.probe import norms
+from vgaudit.probe.activations import SATURATION, Activation
+from vgaudit.probe.sums import ActivationSums, MomentSums
+
+# Squares may be taken of values whose mean is at most so many deviations away.
+_NEAR = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One activation call on one batch, perhaps still on its device.
+
+    Attributes:
+        key: which call.
+        activation: which function.
+        numbers: mean, squared deviation, min and max of z and of φ(z), then
+            Σφ′², the two saturated counts and the largest |φ′|.
+        count: elements. samples: samples in the batch.
+        alive: per unit, whether any slope was non-zero; None if unknown.
+    """
+
+    key: str
+    activation: Activation
+    numbers: Tensor | list[float]
+    count: int
+    samples: int
+    alive: Tensor | None
+
+    def sums(self) -> ActivationSums:
+        """Returns the same as mergeable sums; waits for the device."""
+        n = self.numbers.tolist() if isinstance(self.numbers, Tensor) else self.numbers
+        return ActivationSums(
+            activation=self.activation,
+            input=MomentSums(self.count, n[0], n[1], n[2], n[3]),
+            output=MomentSums(self.count, n[4], n[5], n[6], n[7]),
+            slope_squares=n[8],
+            low=n[9],
+            high=n[10],
+            slope_max=n[11],
+            samples=self.samples,
+            alive=None if self.alive is None else self.alive.cpu(),
+        )
+
+
+def observe(
+    key: str,
+    activation: Activation,
+    values: tuple[Tensor, Tensor, Callable[[], Tensor]],
+    *,
+    axis: int | None,
+    samples: int,
+) -> Observation:
+    """Returns the statistics of one activation call.
+
+    Args:
+        key: name of the call.
+        activation: what is known of φ.
+        values: pre-activation z, φ(z), and how to get φ′(z); all of one shape.
+        axis: dimension that runs over units, None if unknown.
+        samples: samples in the batch.
+    """
+    z, out, slope = values
+    numbers: Tensor | list[float]
+    if z.device.type != "cpu":
+        numbers, alive = _on_device(activation, z, out, slope(), axis)
+    else:
+        numbers, alive = _on_host(activation, z, out, slope, axis)
+    return Observation(key, activation, numbers, z.numel(), samples, alive)
+
+
+# ------------------------------------------------------------------ device
+
+
+def _on_device(
+    activation: Activation, z: Tensor, out: Tensor, slope: Tensor, axis: int | None
+) -> tuple[Tensor, Tensor | None]:
+    size = slope.abs()
+    top = size.amax()
+    low, both = _saturated(activation, z, size, top)
+    figures = [*_moments(z), *_moments(out), norms.squares(size), low, both - low, top]
+    numbers = torch.stack([figure.double() for figure in figures])
+    return numbers, None if axis is None else _alive(size, axis)
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns mean, summed squared deviation, min and max as 0-d tensors.
+
+    Two passes: the deviation is taken from the mean before it is squared.
+    """
+    flat = values.reshape(-1)
+    mean = flat.mean()
+    low, high = torch.aminmax(flat)
+    return mean, norms.squares(flat - mean), low, high
+
+
+def _saturated(
+    activation: Activation, z: Tensor, size: Tensor, top: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns how many elements are on the low rail, and how many on either."""
+    limit = activation.slope_max
+    flat = size < SATURATION * (top if math.isinf(limit) else limit)
+    below = z < activation.steepest
+    return (flat & below).sum().double(), flat.sum().double()
+
+
+def _alive(size: Tensor, axis: int) -> Tensor:
+    axis %= size.dim()
+    others = [dim for dim in range(size.dim()) if dim != axis]
+    return (size.amax(others) if others else size) > 0
+
+
+# -------------------------------------------------------------------- host
+
+
+def _on_host(
+    activation: Activation,
+    z: Tensor,
+    out: Tensor,
+    slope: Callable[[], Tensor],
+    axis: int | None,
+) -> tuple[list[float], Tensor | None]:
+    before, after = host_moments(z), host_moments(out)
+    low, high = before[2], before[3]
+    if activation.name == "relu":
+        figures, alive = _relu(z, low, high, axis)
+    elif activation.rails and activation.rails[0] < low and high < activation.rails[1]:
+        figures, alive = [float(norms.squares(slope())), 0.0, 0.0, 0.0], None
+        if axis is not None:
+            alive = torch.ones(z.shape[axis], dtype=torch.bool)
+    else:
+        size = slope().abs()
+        top = size.amax()
+        counts = [float(count) for count in _saturated(activation, z, size, top)]
+        alive = None if axis is None else _alive(size, axis)
+        sum_squares = float(norms.squares(size))
+        figures = [sum_squares, counts[0], counts[1] - counts[0], float(top)]
+    return [*before, *after, *figures], alive
+
+
+def _relu(
+    z: Tensor, low: float, high: float, axis: int | None
+) -> tuple[list[float], Tensor | None]:
+    """φ′ is 0 or 1: one count says everything, and the range may even that."""
+    count = z.numel()
+    if low > 0 or high <= 0:
+        active = float(count) if low > 0 else 0.0
+    else:
+        active = float(torch.gt(z, 0, out=torch.empty_like(z)).sum())
+    alive = None if axis is None else _alive(z, axis)
+    return [active, count - active, 0.0, 1.0 if active else 0.0], alive
+
+
+def host_moments(values: Tensor) -> tuple[float, float, float, float]:
+    """Returns mean, summed squared deviation, min and max.
+
+    Where the mean is within a few deviations of zero, Σx² − n·mean² in float64
+    loses nothing; elsewhere the deviation is taken first.
+    """
+    count = values.numel()
+    low, high = (float(end) for end in torch.aminmax(values))
+    mean = float(values.mean())
+    raw = float(norms.squares(values))
+    squares = raw - count * mean * mean
+    if not squares * _NEAR * _NEAR > count * mean * mean:
+        squares = float(norms.squares(values - mean))
+    return mean, squares, low, high
