@@ -139,7 +139,8 @@ def mnist(root: Path, device: str) -> Images:
 
 def idx(path: Path) -> Tensor:
     """Returns the array of an IDX file, packed or not."""
-    raw = path.read_bytes() if path.exists() else gzip.open(f"{path}.gz").read()
+    packed = Path(f"{path}.gz")
+    raw = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
     dimensions = raw[3]
     shape = [
         int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)

@@ -352,3 +352,45 @@ def test_curvature_shortens_the_step_and_the_phase_tells() -> None:
     assert ratios[0].curvature_ratio is not None
     assert ratios[1].curvature_ratio > 100 * ratios[0].curvature_ratio
     assert ratios[1].step_ratio < 0.1 < 0.5 < ratios[0].step_ratio
+
+
+class Donated(torch.autograd.Function):
+    """Refuses to go backward twice, in the words of a compiled model."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        del ctx
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        raise RuntimeError("compiled with non-empty donated buffers which requires …")
+
+
+def test_a_compiled_model_that_donates_its_buffers_is_told_how_to_keep_them() -> None:
+    model = mlp(4, 3, CLASSES)
+    optimizer = SDAGD(model.named_parameters(), kappa=1.0)
+
+    with pytest.raises(CannotRun) as error:
+        optimizer.observe(Donated.apply(model(inputs())), "cross-entropy")
+
+    assert "donated_buffer = False" in error.value.hint
+
+
+@pytest.mark.slow
+def test_curvature_of_a_compiled_model_is_that_of_the_model() -> None:
+    seen = []
+    for backend in (None, "aot_eager"):
+        model = mlp(4, 3, CLASSES)
+        optimizer = SDAGD(model.named_parameters(), lr=0.1, kappa=5.0, every=1)
+        called = torch.compile(model, backend=backend) if backend else model
+        for _ in range(3):
+            optimizer.zero_grad()
+            output = called(inputs())
+            optimizer.observe(output, "cross-entropy")
+            nn.functional.cross_entropy(output, LABELS).backward()
+            optimizer.step()
+        seen.append(observed(model, optimizer))
+
+    for plain, compiled in zip(*seen, strict=True):
+        torch.testing.assert_close(plain, compiled)
