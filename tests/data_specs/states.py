@@ -48,12 +48,10 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
-def random_states() -> tuple[Any, ...]:
-    """Returns the random states of torch, Python and numpy."""
-    numpy = np.random.get_state()
+def random_states() -> tuple[int, int, int]:
+    """Returns hashes of the random states of torch, Python and numpy."""
     return (
-        torch.get_rng_state().tolist(),
-        random.getstate(),
-        numpy[1].tolist(),
-        numpy[2],
+        hash(torch.get_rng_state().numpy().tobytes()),
+        hash(random.getstate()),
+        hash(repr(np.random.get_state())),
     )

@@ -139,9 +139,11 @@ def test_a_script_is_tried_as_well() -> None:
 
 def test_the_smallest_map_counts_true_convolutions_only() -> None:
     model = nn.Sequential(
-        nn.Conv2d(1, 1, 3, 2, 1), nn.Conv2d(1, 1, 5, padding=2), nn.AdaptiveAvgPool2d(1),
+        nn.Conv2d(1, 1, 3, 2, 1),
+        nn.Conv2d(1, 1, 5, padding=2),
+        nn.AdaptiveAvgPool2d(1),
         nn.Conv2d(1, 1, 1),
-    )  # fmt: skip
+    )
     form = CallForm(args=(TensorForm(shape=(N, 1, 12, 16)),), size=N)
 
     assert 6 == DryRun(model).try_form(form).smallest_map

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,18 +39,16 @@ def to_batch(
     if isinstance(element, Batch):
         return element
     element = _as_tensors(element)
-    if isinstance(element, Mapping):
-        batch = _from_mapping(element, model, keep_labels)
-    elif isinstance(element, (tuple, list)) and not hasattr(element, "_fields"):
-        batch = _from_sequence(tuple(element), model, keep_labels)
-    else:
-        batch = Batch(args=(element,), size=count_samples(element))
     if next(tensors(element), None) is None:
         raise CannotRun(
             f"a batch holds no tensor: it is of type {type(element).__name__}",
             hint="a batch is a tensor, a tuple (inputs, labels) or a dict of tensors",
         )
-    return batch
+    if isinstance(element, Mapping):
+        return _from_mapping(element, model, keep_labels)
+    if isinstance(element, (tuple, list)) and not hasattr(element, "_fields"):
+        return _from_sequence(tuple(element), model, keep_labels)
+    return Batch(args=(element,), size=count_samples(element))
 
 
 def _from_mapping(
@@ -84,32 +83,30 @@ def _from_sequence(
 ) -> Batch:
     if len(element) == 1:
         return to_batch(element[0], model, keep_labels=keep_labels)
+    if len(element) == 2 and isinstance(element[0], Mapping):
+        named = _from_mapping(element[0], model, keep_labels)
+        return dataclasses.replace(named, labels=element[1])
     least = 1 if model is None else positional_range(model)[0]
     if len(element) < least and model is not None:
         raise CannotRun(
             f"a batch has {len(element)} members, and the model needs {least} inputs",
             hint=f"its signature is {describe(model)}",
         )
-    if model is not None and len(element) == least:
+    several = len(element) == 2 and _are_inputs(element[0], least)
+    if model is not None and len(element) == least and not several:
         return Batch(args=element, size=count_samples(element))
-    inputs, labels = element[:-1], element[-1]
+    inputs = tuple(element[0]) if several else element[:-1]
+    labels = element[-1]
     kwargs: dict[str, Any] = {}
-    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-        first = _from_mapping(inputs[0], model, keep_labels)
-        inputs, kwargs = first.args, dict(first.kwargs)
-    elif len(inputs) == 1 and _is_pair(inputs[0], least):
-        inputs = tuple(inputs[0])
     if model is not None and keep_labels:
         name = next((label for label in LABELS if takes(model, label)), None)
-        if name is not None and len(inputs) + len(kwargs) > 0:
-            kwargs.setdefault(name, labels)
-    return Batch(
-        args=inputs, kwargs=kwargs, labels=labels, size=count_samples(inputs or kwargs)
-    )
+        if name is not None:
+            kwargs[name] = labels
+    return Batch(args=inputs, kwargs=kwargs, labels=labels, size=count_samples(inputs))
 
 
-def _is_pair(value: Any, least: int) -> bool:
-    """``((x1, x2), y)`` for a model of several inputs."""
+def _are_inputs(value: Any, least: int) -> bool:
+    """Tells ``((x1, x2), y)`` for a model of several inputs."""
     return isinstance(value, (tuple, list)) and len(value) == least > 1
 
 

@@ -168,7 +168,7 @@ def _choose(picture: Any, sizes: set[tuple[int, int]], taker: Taker) -> ImageFor
             return form
     call = infer_inputs(taker.model, taker.hint, taker.options, mode=taker.mode)
     for wanted in (*call.args, *call.kwargs.values()):
-        if isinstance(wanted, TensorForm):
+        if isinstance(wanted, TensorForm) and wanted.dtype.is_floating_point:
             inferred = _form_of(wanted.shape[1:])
             if inferred is not None:
                 return inferred

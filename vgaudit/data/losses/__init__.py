@@ -52,7 +52,7 @@ def resolve_loss(
     near = get_close_matches(spec, ["auto", "jacobian", *LOSSES], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise BadConfig(
-        f"unknown loss {visible(spec)!r}",
+        f"unknown loss '{visible(spec)}'",
         hint=f"{hint}known: auto, jacobian, {', '.join(LOSSES)}, file.py:function",
     )
 
@@ -169,9 +169,7 @@ def _why_no_gradient(output: Any) -> str:
     if not (given.is_floating_point() or given.is_complex()):
         return f"the output is of type {str(given.dtype).removeprefix('torch.')}"
     if not given.requires_grad:
-        return (
-            "the output is detached, runs under no_grad, or all is frozen or quantized"
-        )
+        return "the output is detached, under no_grad, frozen or quantized"
     return "the loss itself detaches the output"
 
 

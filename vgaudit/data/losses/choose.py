@@ -34,7 +34,7 @@ def choose(output: Any, labels: Any) -> tuple[str, str]:
     Raises:
         CannotRun: none does.
     """
-    if own_loss(output) is not None and not _compares(output, labels):
+    if own_loss(output, whole=True) is not None and not _compares(output, labels):
         return "output", "the model computes its own loss"
     if isinstance(labels, (tuple, list)) and len(labels) == 3:
         return "ctc", "labels are targets with lengths"

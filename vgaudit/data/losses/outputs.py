@@ -48,30 +48,32 @@ def main_output(output: Any) -> Tensor | None:
     return _first(output) if isinstance(output, (list, tuple)) else None
 
 
-def own_loss(output: Any) -> Tensor | None:
+def own_loss(output: Any, *, whole: bool = False) -> Tensor | None:
     """Returns the loss that a model computed itself, or None.
 
     Understands ``output.loss``, ``{"loss": …}``, a dict of scalar losses (their
-    sum), a dict with other entries whose names hold ``loss``, a scalar, and a
-    tuple that starts with one.
+    sum), a scalar, and a tuple that starts with one. Losses beside other outputs
+    (``aux_loss``) count as well, summed, but not where ``whole`` is asked for.
     """
     if isinstance(output, Tensor):
         return output.reshape(()) if _scalar(output) else None
     named = _named(output)
     if named is not None:
-        return _named_loss(named)
+        return _named_loss(named, whole=whole)
     if isinstance(output, (list, tuple)) and output and _scalar(output[0]):
         first: Tensor = output[0]
         return first.reshape(())
     return None
 
 
-def _named_loss(named: Mapping[Any, Any]) -> Tensor | None:
+def _named_loss(named: Mapping[Any, Any], *, whole: bool) -> Tensor | None:
     if _scalar(named.get("loss")):
         loss: Tensor = named["loss"]
         return loss.reshape(())
     scalars = {name: item for name, item in named.items() if _scalar(item)}
-    if not scalars or len(scalars) < len(named):
+    if len(scalars) < len(named):
+        if whole:
+            return None
         scalars = {
             name: item for name, item in scalars.items() if "loss" in str(name).lower()
         }

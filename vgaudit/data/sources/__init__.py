@@ -38,7 +38,7 @@ def open_source(spec: str, *, seed: int = 0) -> Content:
             return source.open(spec, seed)
     understood = ", ".join(source.example for source in SOURCES)
     raise UnknownSource(
-        f"no data source understands {visible(spec)!r}{missing(spec)}",
+        f"no data source understands '{visible(spec)}'{missing(spec)}",
         hint=f"understood: {understood}",
     )
 

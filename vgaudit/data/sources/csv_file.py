@@ -49,7 +49,7 @@ class _Table:
             self.empty += 1
             if self.empty <= _MAX_NOTED:
                 column = next(i for i, cell in enumerate(cells) if not cell.strip())
-                what = f"column {visible(self.header[column])!r} is empty"
+                what = f"column '{visible(self.header[column])}' is empty"
                 self.skips.add(f"line {line}", what)
             return
         for column, cell in enumerate(cells):
@@ -63,8 +63,8 @@ class _Table:
             return float(cell)
         except ValueError:
             raise CannotLoad(
-                f"{self.name}, line {line}: column {visible(self.header[column])!r} "
-                f"holds text: {visible(cell, length=40)!r}",
+                f"{self.name}, line {line}: column '{visible(self.header[column])}' "
+                f"holds text: '{visible(cell, length=40)}'",
                 hint="encode it as numbers, or leave the column out",
             ) from None
 
@@ -119,7 +119,7 @@ def _read(path: Path, name: str) -> tuple[_Table, tuple[str, ...]]:
             notes = ("no header: columns are numbered from 1",)
         if len(header) < 2:
             raise CannotLoad(
-                f"{name} has the single column {visible(header[0])!r}",
+                f"{name} has the single column '{visible(header[0])}'",
                 hint="a label and at least one number are needed",
             )
         label, said = _label_column(header)
@@ -149,9 +149,9 @@ def _label_column(header: list[str]) -> tuple[int, str]:
     for name in LABELS:
         if name in lower:
             column = lower.index(name)
-            return column, f"labels are in column {visible(header[column])!r}"
+            return column, f"labels are in column '{visible(header[column])}'"
     last = visible(header[-1])
-    return len(header) - 1, f"labels are in the last column, {last!r}"
+    return len(header) - 1, f"labels are in the last column, '{last}'"
 
 
 def _labels(table: _Table) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -168,20 +168,20 @@ def _labels(table: _Table) -> tuple[np.ndarray, tuple[str, ...]]:
     if any(numeric):
         row = numeric.index(False)
         raise CannotLoad(
-            f"{table.name}, line {table.lines[row]}: column {heading!r} holds text: "
-            f"{visible(table.labels[row], length=40)!r}",
+            f"{table.name}, line {table.lines[row]}: column '{heading}' holds text: "
+            f"'{visible(table.labels[row], length=40)}'",
             hint="labels are all numbers or all texts",
         )
     names = sorted(set(table.labels))
     if len(names) == len(table.labels) > 2:
         raise CannotLoad(
-            f"{table.name}, line {table.lines[0]}: column {heading!r} holds text: "
-            f"{visible(table.labels[0], length=40)!r}, another in each row",
+            f"{table.name}, line {table.lines[0]}: column '{heading}' holds text: "
+            f"'{visible(table.labels[0], length=40)}', another in each row",
             hint=f"name the label column {LABELS[0]!r}, and encode texts as numbers",
         )
     numbers = {name: number for number, name in enumerate(names)}
     told = ", ".join(f"{visible(name, length=20)}={n}" for name, n in numbers.items())
-    note = f"{len(names)} classes in column {heading!r}: {visible(told, length=200)}"
+    note = f"{len(names)} classes in column '{heading}': {visible(told, length=200)}"
     return np.array([numbers[text] for text in table.labels]), (note,)
 
 

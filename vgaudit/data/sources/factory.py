@@ -129,7 +129,7 @@ def _running(what: str) -> Iterator[None]:
         raise
     except ModuleNotFoundError as error:
         raise CannotLoad(
-            f"{what}: no module is called {visible(str(error.name))!r}",
+            f"{what}: no module is called '{visible(str(error.name))}'",
             hint="install it, or name a file: path/to/file.py:factory",
         ) from None
     except SystemExit as error:

@@ -97,7 +97,7 @@ def _notes(
     notes = [f"{len(files)} images in {len(found)} classes"]
     if len(found) == 1:
         notes = [
-            f"{len(files)} images in a single class, {visible(found[0])!r}: "
+            f"{len(files)} images in a single class, '{visible(found[0])}': "
             "the labels say nothing, and a loss of classes is close to trivial"
         ]
     if empty:

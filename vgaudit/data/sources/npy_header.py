@@ -102,9 +102,9 @@ def _dtype(text: str, name: str) -> np.dtype[np.generic]:
         )
     if not _PLAIN.fullmatch(descr[1]):
         raise CannotLoad(
-            f"{name} holds values of type {visible(descr[1])!r}, not numbers"
+            f"{name} holds values of type '{visible(descr[1])}', not numbers"
         )
     try:
         return np.dtype(descr[1])
     except TypeError:
-        raise CannotLoad(f"{name} has an unknown type {visible(descr[1])!r}") from None
+        raise CannotLoad(f"{name} has an unknown type '{visible(descr[1])}'") from None

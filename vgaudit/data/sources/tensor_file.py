@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +75,9 @@ def _torch_file(path: Path, name: str) -> Any:
     if zipfile.is_zipfile(path):
         _check_archive(path, name)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols and sparse scans
+            return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise CannotLoad(f"{name} does not fit into memory") from None
     except Exception as error:  # a damaged pickle raises anything

@@ -104,7 +104,7 @@ def open_set(spec: str, seed: int) -> Content:
             else f"known: {', '.join(SETS)}"
         )
         raise UnknownSource(
-            f"no torchvision data set of labelled images is called {visible(name)!r}",
+            f"no torchvision data set of labelled images is called '{visible(name)}'",
             hint=hint,
         )
     kind = _dataset_class(name)
