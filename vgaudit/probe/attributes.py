@@ -24,7 +24,7 @@ class Attributes:
         self._modules = [(module, dict(module.__dict__)) for module in modules]
         self._contents: dict[int, tuple[Any, Any]] = {}
         numpy = sys.modules.get("numpy")
-        self._arrays: tuple[type, ...] = (numpy.ndarray,) if numpy else ()
+        self._array: Any = numpy.ndarray if numpy else ()
         for _, attributes in self._modules:
             self._keep(attributes.values())
 
@@ -42,7 +42,7 @@ class Attributes:
                 self._contents[id(value)] = value, content
                 inner = value.values() if isinstance(value, dict) else value
                 waiting.extend(inner)
-            elif isinstance(value, self._arrays):
+            elif isinstance(value, self._array):
                 self._contents[id(value)] = value, value.copy()
 
     def restore(self) -> None:
@@ -52,7 +52,7 @@ class Attributes:
                 del module.__dict__[name]
             module.__dict__.update(attributes)
         for value, content in self._contents.values():
-            if isinstance(value, self._arrays):
+            if isinstance(value, self._array):
                 value[...] = content
             elif _differs(value, content):
                 _refill(value, content)
