@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe": {"data"},
     "treatments": PARTS - {"training"},
     "training": PARTS,
-    "measure": {"loading", "data", "probe"},
+    "measure": {"loading", "data", "probe", "treatments"},
     "worker": TORCH,
     "boot": {"worker"},
     "api": TORCH | JUDGEMENT,

@@ -10,7 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vgaudit.api import assert_gradient_healthy, load, scan, watch
+    from vgaudit.api import (
+        assert_gradient_healthy,
+        convert,
+        load,
+        save,
+        scan,
+        watch,
+    )
+    from vgaudit.conversion import ConvertOptions
     from vgaudit.errors import VgauditError
     from vgaudit.findings import Finding, Report
     from vgaudit.flow import GradientFlow
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ConvertOptions": "vgaudit.conversion",
     "DataOptions": "vgaudit.job",
     "Finding": "vgaudit.findings",
     "GradientFlow": "vgaudit.flow",
@@ -29,12 +38,15 @@ _HOMES = {
     "Report": "vgaudit.findings",
     "VgauditError": "vgaudit.errors",
     "assert_gradient_healthy": "vgaudit.api",
+    "convert": "vgaudit.api",
     "load": "vgaudit.api",
+    "save": "vgaudit.api",
     "scan": "vgaudit.api",
     "watch": "vgaudit.api",
 }
 
 __all__ = [
+    "ConvertOptions",
     "DataOptions",
     "Finding",
     "GradientFlow",
@@ -44,7 +56,9 @@ __all__ = [
     "Report",
     "VgauditError",
     "assert_gradient_healthy",
+    "convert",
     "load",
+    "save",
     "scan",
     "watch",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from vgaudit import data as sources
-from vgaudit import loading
-from vgaudit.errors import NothingMeasured
+from vgaudit import loading, treatments
+from vgaudit.compare import Comparison
+from vgaudit.compare import compare as compared
+from vgaudit.conversion import Conversion, ConvertOptions, Edit, Refusal, Treatment
+from vgaudit.errors import BadConfig, NothingMeasured
 from vgaudit.findings import Report
 from vgaudit.flow import Audit, RunFacts, Target
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
@@ -30,18 +33,161 @@ from vgaudit.probe.watch import Watch
 LossFunction = Callable[[Any, Any], Tensor]
 
 
-def load(spec: str | Path, options: LoadOptions | None = None) -> nn.Module:
+def load(
+    spec: str | Path,
+    options: LoadOptions | None = None,
+    *,
+    arch: str | nn.Module | Callable[[], nn.Module] | None = None,
+) -> nn.Module:
     """Returns the model behind a model spec; nothing in the file is executed.
 
     Args:
-        spec: a file, directory, ``torchvision:NAME``, ``file.py:factory`` …
+        spec: a file, directory, ``torchvision:NAME``, ``file.py:factory`` …; a
+            converted model, if its recipe lies beside its weights.
         options: architecture, entry of a checkpoint, trust.
+        arch: what builds the module for bare or converted weights: a model spec, or
+            for converted ones also a fresh module or a function that returns one.
 
     Raises:
         UnknownSource: no loader understands ``spec``.
         CannotLoad: the file is refused, damaged or does not fit.
+        BadConfig: ``arch`` is no spec, and ``spec`` no converted model.
     """
-    return loading.load(str(spec), options or LoadOptions()).module
+    text, wanted = str(spec), options or LoadOptions()
+    if treatments.has_recipe(text):
+        return treatments.load(text, arch, options=wanted)
+    if arch is not None and not isinstance(arch, str):
+        raise BadConfig(
+            f"{text} has no recipe beside it, and arch is no model spec",
+            hint="build the module yourself and call its load_state_dict",
+        )
+    if arch is not None:
+        wanted = dataclasses.replace(wanted, arch=arch)
+    return loading.load(text, wanted).module
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Converted:
+    """A converted model with its proof.
+
+    Attributes:
+        model: a converted copy; the original stays as it is.
+        conversion: all that was done, as plain values.
+        comparison: the same scan before and after; None if it was not wanted.
+    """
+
+    model: nn.Module
+    conversion: Conversion
+    comparison: Comparison | None
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What was converted."""
+        return self.conversion.edits
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What was not, and why."""
+        return self.conversion.refusals
+
+    @property
+    def max_abs_diff(self) -> float:
+        """The largest change of any output on the data, in train and in eval mode."""
+        return self.conversion.max_abs_diff
+
+
+def convert(
+    model: nn.Module,
+    *,
+    to: Treatment,
+    data: Any = None,
+    loss: str | LossFunction | None = None,
+    layers: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    preserve: bool = False,
+    limit: float | None = None,
+    options: ConvertOptions | None = None,
+    data_options: DataOptions | None = None,
+    probe_options: ProbeOptions | None = None,
+    compare: bool = True,
+    policy: Policy = DEFAULT,
+) -> Converted:
+    """Treats a model against vanishing gradients and proves what that changed.
+
+    Args:
+        model: stays as it is; a converted copy is returned.
+        to: ``ar``, ``adact``, ``rescale`` or ``plain``.
+        data: batches as in ``scan``, to calibrate on and to compare with; without
+            them inputs are made up, which calibrates layers on noise.
+        loss: as in ``scan``.
+        layers: globs on the paths of layers or activations to convert; none is all.
+        skip: globs on those to leave.
+        preserve: keep the function to the last bit, or fail.
+        limit: L; by default that of the activation.
+        options: all options of a conversion; replaces ``to`` to ``limit``.
+        data_options: number of batches, batch size, seed, input shapes.
+        probe_options: how to measure.
+        compare: scan before and after.
+        policy: of the comparison.
+
+    Raises:
+        CannotRewrite: nothing could be converted (VG701), or the function was to be
+            kept and is not (VG702).
+        VgauditError: data or running fail.
+    """
+    chosen = options or ConvertOptions(
+        to=to, layers=tuple(layers), skip=tuple(skip), preserve=preserve, limit=limit
+    )
+    measurement = _measurement(model, data, loss, data_options, probe_options)
+    before = measurement.audit(model, describe(model)) if compare else None
+    treated = treatments.treat(model, measurement.batches, chosen)
+    target = describe(treated.model)
+    after = measurement.audit(treated.model, target) if compare else None
+    done = treatments.summarise(chosen, treated, before=before, after=after)
+    both = None
+    if before is not None and after is not None:
+        both = compared(judge(before, policy), judge(after, policy))
+    return Converted(treated.model, done, both)
+
+
+def _measurement(
+    model: nn.Module,
+    data: Any,
+    loss: str | LossFunction | None,
+    data_options: DataOptions | None,
+    probe_options: ProbeOptions | None,
+) -> treatments.Measurement:
+    wanted = data_options or DataOptions()
+    if data is None:
+        opened = sources.open_batches(model, wanted)
+    else:
+        opened = sources.from_object(data, wanted, model=model)
+    resolved = _resolved(loss, wanted, labelled=opened.labelled)
+    probe_wanted = probe_options or ProbeOptions()
+    return treatments.Measurement(list(opened), opened.facts, resolved, probe_wanted)
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    arch: str = "",
+    force: bool = False,
+) -> tuple[Path, ...]:
+    """Writes a model as weights with a recipe beside them, whole or not at all.
+
+    Args:
+        model: converted or not.
+        path: ``OUT.safetensors``; or ``OUT.pt``, the whole module by pickle.
+        arch: how to build the original architecture, ``torchvision:vgg11``; without
+            it, whoever loads the model must name it.
+        force: replace files that exist.
+
+    Raises:
+        CannotWrite: the place is taken, missing or full.
+    """
+    origin = treatments.Origin(architecture=arch)
+    return treatments.save(model, path, origin=origin, force=force)
 
 
 def scan(
@@ -83,7 +229,7 @@ def scan(
         )
         return judge(measure(job), policy)
     if not isinstance(model, nn.Module):
-        loaded = loading.load(str(model), load_options or LoadOptions())
+        loaded = treatments.open_model(str(model), load_options or LoadOptions())
         return judge(
             _measured(loaded.module, loaded.target, batches, loss, (wanted, chosen)),
             policy,
@@ -109,11 +255,7 @@ def _measured(
         opened = sources.open_batches(model, wanted)
     else:
         opened = sources.from_object(batches, wanted)
-    if callable(loss):
-        name = getattr(loss, "__name__", type(loss).__name__)
-        resolved: sources.Loss | None = sources.Loss(name, loss)
-    else:
-        resolved = sources.resolve_loss(loss or wanted.loss, opened.labelled)
+    resolved = _resolved(loss, wanted, labelled=opened.labelled)
     flow = probe(model, opened, loss=resolved, options=chosen)
     return Audit(
         target=target,
@@ -127,6 +269,15 @@ def _measured(
         ),
         flow=flow,
     )
+
+
+def _resolved(
+    loss: str | LossFunction | None, options: DataOptions, *, labelled: bool
+) -> sources.Loss | None:
+    if callable(loss):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        return sources.Loss(name, loss)
+    return sources.resolve_loss(loss or options.loss, labelled)
 
 
 def describe(model: nn.Module) -> Target:

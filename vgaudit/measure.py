@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from vgaudit import data, loading
+from vgaudit import data
 from vgaudit.flow import (
     Audit,
     DataFacts,
@@ -26,6 +26,7 @@ from vgaudit.flow import (
 from vgaudit.job import ScanJob
 from vgaudit.plain import visible
 from vgaudit.probe import probe, structure
+from vgaudit.treatments import open_model
 
 Progress = Callable[[str], None]
 
@@ -49,7 +50,7 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
     say = progress or (lambda _phase: None)
     started = time.perf_counter()
     say("loading the model")
-    loaded = loading.load(job.spec, job.load)
+    loaded = open_model(job.spec, job.load)
     alerts: list[str] = []
     if loaded.target.nonfinite_weights and not job.probe.allow_nonfinite:
         facts, flow = _no_data(job), _no_figures(job)
@@ -82,7 +83,7 @@ def outline(job: ScanJob, progress: Progress | None = None) -> Structure:
     """
     say = progress or (lambda _phase: None)
     say("loading the model")
-    loaded = loading.load(job.spec, job.load)
+    loaded = open_model(job.spec, job.load)
     say("following the graph")
     batch = next(iter(data.open_batches(loaded.module, job.data, loaded.example)))
     return structure(loaded.module, batch, mode=job.probe.mode)
