@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -109,6 +109,7 @@ def give_curvature(optimizer: SDAGD, curvature: list[Tensor]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:kappa > 0")
+@settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 2**20),
     kappa=st.sampled_from([0.0, 0.1, 30.0]),
@@ -148,8 +149,9 @@ def test_no_layer_steps_further_than_its_radius(
             assert phase.step_ratio == pytest.approx(length / phase.radius, abs=1e-7)
 
 
-@given(seed=st.integers(0, 2**20), kappa=st.sampled_from([0.0, 5.0]))
 @pytest.mark.filterwarnings("ignore:kappa > 0")
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**20), kappa=st.sampled_from([0.0, 5.0]))
 def test_a_step_descends_centred_or_not(seed: int, kappa: float) -> None:
     torch.manual_seed(seed)
     model = mlp(4, 5, 2)

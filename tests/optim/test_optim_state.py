@@ -67,11 +67,21 @@ def test_loading_copies() -> None:
     saved = optimizer.state_dict()
     kept = copy.deepcopy(saved["state"][0]["momentum"])
     other = BUILD["sdagd"](model)
-    other.load_state_dict(saved)
+    for _ in range(2):
+        other.load_state_dict(saved)
 
     run(model, other, 4, 6)
 
     assert torch.equal(kept, saved["state"][0]["momentum"])
+
+
+@pytest.mark.parametrize("kind", BUILD)
+def test_the_state_of_another_optimizer_is_refused(kind: str) -> None:
+    model = mlp(5, 6, 3)
+    saved = torch.optim.SGD(model.parameters(), lr=0.1).state_dict()
+
+    with pytest.raises(BadConfig, match=r"group 0 of the state_dict lacks .*centring"):
+        BUILD[kind](model).load_state_dict(saved)
 
 
 @pytest.mark.parametrize("kind", BUILD)

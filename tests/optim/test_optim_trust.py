@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from vgaudit.optim.trust import trust_damping
 
 
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**20),
     exponents=st.tuples(st.integers(-8, 3), st.integers(-8, 8)),

@@ -17,7 +17,7 @@ from vgaudit.optim.gradients import Gradients, centre_and_measure
 from vgaudit.optim.layers import layout_of, named_groups
 from vgaudit.optim.options import check_options
 from vgaudit.optim.sharding import local
-from vgaudit.optim.state import keep_types
+from vgaudit.optim.state import check_saved, keep_types
 
 # Of the averages behind the centring, as in SDAGD.
 _CENTRING_DECAY = 0.9
@@ -88,7 +88,12 @@ class CenteredAdam(Optimizer):
         self._layout = layout_of(self.param_groups, self.state, "tensor")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what ``state_dict()`` gave; averages keep their types."""
+        """Loads what ``state_dict()`` gave; averages keep their types.
+
+        Raises:
+            BadConfig: it is another optimizer's.
+        """
+        check_saved(state_dict, self.defaults)
         super().load_state_dict(state_dict)
         keep_types(state_dict, self.param_groups, self.state)
 

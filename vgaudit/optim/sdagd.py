@@ -23,7 +23,7 @@ from vgaudit.optim.options import check_options, check_rule, given
 from vgaudit.optim.phase import LayerPhase, phase_of
 from vgaudit.optim.radius import Radius, Rule, Solve, adapt_radius, set_damping
 from vgaudit.optim.sharding import local
-from vgaudit.optim.state import keep_types
+from vgaudit.optim.state import check_saved, keep_types
 
 ADAPT_ABOVE = 20
 """Weight layers above which the radius adapts itself by default."""
@@ -151,7 +151,12 @@ class SDAGD(Optimizer):
         self._arrange()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what ``state_dict()`` gave; averages keep their types."""
+        """Loads what ``state_dict()`` gave; averages keep their types.
+
+        Raises:
+            BadConfig: it is another optimizer's.
+        """
+        check_saved(state_dict, self.defaults)
         super().load_state_dict(state_dict)
         keep_types(state_dict, self.param_groups, self.state)
 

@@ -9,6 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vgaudit.errors import BadConfig
+
+
+def check_saved(saved: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Checks that a state_dict has the options of this optimizer in every group.
+
+    Raises:
+        BadConfig: it is another optimizer's.
+    """
+    # torch adds this one to the defaults of an optimizer that was loaded before.
+    needed = options.keys() - {"differentiable"}
+    for index, group in enumerate(saved["param_groups"]):
+        missing = sorted(needed - group.keys())
+        if missing:
+            raise BadConfig(
+                f"group {index} of the state_dict lacks {', '.join(missing)}",
+                hint="it was saved by another optimizer; start with a fresh state",
+            )
+
 
 def keep_types(
     saved: Mapping[str, Any],
