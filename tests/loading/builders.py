@@ -24,6 +24,15 @@ MODELS = ROOT / "fixtures" / "models.py"
 UNSAFE_ADVICE = ("weights_only", "safe_globals", "WeightsUnpickler")
 
 
+def torchvision_or_skip() -> Any:
+    """torchvision; skips where it is missing or belongs to another torch."""
+    try:
+        import torchvision
+    except (ImportError, RuntimeError, OSError) as error:
+        pytest.skip(f"torchvision: {error}", allow_module_level=True)
+    return torchvision
+
+
 def fixture_arch(name: str) -> str:
     """The specification of a factory of ``fixtures/models.py``."""
     return f"{MODELS}:{name}"

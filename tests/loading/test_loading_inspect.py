@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.loading.builders import ROOT, fixture_arch, saved, tiny
+from tests.loading.builders import ROOT, fixture_arch, saved, tiny, torchvision_or_skip
 from vgaudit.errors import CannotLoad, VgauditError
 from vgaudit.job import LoadOptions
 from vgaudit.loading import Inspection, inspect
@@ -111,7 +111,7 @@ def test_wrappers_in_the_keys_are_stated(tmp_path: Path) -> None:
 
 
 def test_torchvision_weights_are_recognised(tmp_path: Path) -> None:
-    torchvision = pytest.importorskip("torchvision")
+    torchvision = torchvision_or_skip()
     state = torchvision.models.squeezenet1_1(num_classes=4).state_dict()
 
     found = look(saved(tmp_path / "a.pt", state))
@@ -164,7 +164,7 @@ def test_code_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_zoo_model_is_counted() -> None:
-    pytest.importorskip("torchvision")
+    torchvision_or_skip()
 
     found = look("torchvision:squeezenet1_1")
 

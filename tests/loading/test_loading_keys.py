@@ -19,6 +19,7 @@ from tests.loading.builders import (
     saved,
     tiny,
     tiny_arch,
+    torchvision_or_skip,
 )
 from vgaudit.errors import BadConfig, CannotLoad
 from vgaudit.loading.keys import match_keys
@@ -255,7 +256,7 @@ def test_counters_that_old_files_lack_are_filled_in(tmp_path: Path) -> None:
 
 def test_safetensors_of_mnasnet_is_taken_as_current(tmp_path: Path) -> None:
     # Without the versions of a state_dict, MNASNet refuses to load.
-    torchvision = pytest.importorskip("torchvision")
+    torchvision = torchvision_or_skip()
     from safetensors.torch import save_file
 
     model = torchvision.models.mnasnet0_5()
@@ -268,7 +269,7 @@ def test_safetensors_of_mnasnet_is_taken_as_current(tmp_path: Path) -> None:
 
 def test_versions_of_modules_follow_their_prefix(tmp_path: Path) -> None:
     # MNASNet refuses a state_dict that does not tell its version.
-    torchvision = pytest.importorskip("torchvision")
+    torchvision = torchvision_or_skip()
     model = torchvision.models.mnasnet0_75()
     state = nn.ModuleDict({"net": model}).state_dict()
     assert 2 == state._metadata["net"]["version"]

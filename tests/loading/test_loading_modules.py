@@ -18,13 +18,14 @@ from tests.loading.builders import (
     same_state,
     saved,
     tiny,
+    torchvision_or_skip,
     with_pickle,
 )
 from vgaudit.errors import CannotLoad
 from vgaudit.job import LoadOptions
 from vgaudit.loading import inspect
 
-torchvision = pytest.importorskip("torchvision")
+torchvision = torchvision_or_skip()
 
 
 def test_a_module_of_torch_classes_loads(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.loading.builders import (
     saved,
     tiny,
     tiny_arch,
+    torchvision_or_skip,
 )
 from vgaudit.errors import BadConfig, CannotLoad
 
@@ -324,7 +325,7 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
 
 def test_views_of_one_storage_are_separate_weights(tmp_path: Path) -> None:
     # Saved as slices of one buffer, as fused optimisers keep them.
-    torchvision = pytest.importorskip("torchvision")
+    torchvision = torchvision_or_skip()
     model = torchvision.models.squeezenet1_1()
     names = list(model.state_dict())
     flat = torch.cat([v.flatten() for v in model.state_dict().values()])

@@ -10,12 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from tests.loading.builders import ROOT, identical, read, refusal, same_state, saved
+from tests.loading.builders import (
+    ROOT,
+    identical,
+    read,
+    refusal,
+    same_state,
+    saved,
+    torchvision_or_skip,
+)
 from vgaudit.errors import CannotLoad, UnknownSource
 from vgaudit.loading.built import EmptyOnMeta, on_meta
 from vgaudit.loading.recognise import recognise
 
-torchvision = pytest.importorskip("torchvision")
+torchvision = torchvision_or_skip()
 
 
 def light(name: str, **options: Any) -> torch.nn.Module:
