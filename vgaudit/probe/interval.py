@@ -18,7 +18,7 @@ _T95 = (
 
 def decades(norm: float, reference: float) -> float:
     """Returns log10(norm / reference); −inf for a zero norm, NaN where undefined."""
-    if math.isnan(norm) or math.isnan(reference) or reference == 0:
+    if math.isnan(norm) or not math.isfinite(reference) or reference == 0:
         return math.nan
     if norm == 0:
         return -math.inf

@@ -114,8 +114,8 @@ def _saturated(
 ) -> tuple[Tensor, Tensor]:
     """Returns how many elements are on the low rail, and how many on either."""
     limit = activation.slope_max
-    flat = size < SATURATION * (top if math.isinf(limit) else limit)
-    below = z < activation.steepest
+    flat = size < SATURATION * top.clamp(min=0.0 if math.isinf(limit) else limit)
+    below = z <= activation.steepest
     return (flat & below).sum().double(), flat.sum().double()
 
 

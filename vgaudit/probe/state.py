@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,9 +25,8 @@ from vgaudit.probe import norms
 from vgaudit.probe.attributes import Attributes
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
-_DROPOUT_NAMES = frozenset(
-    {"StochasticDepth", "DropPath", "DropBlock2d", "DropBlock3d"}
-)
+# Other libraries put the model's name in front: SwinDropPath, StableDropout.
+_DROPS = re.compile(r"Dropout|Drop(Path|Block|Connect)|StochasticDepth")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -107,12 +107,25 @@ def _random_states(devices: list[torch.device]) -> Iterator[None]:
 def prepare_mode(model: nn.Module, mode: str) -> None:
     """Sets train or eval mode; dropout of every kind stays off.
 
-    Only ``training`` flags change, and ``untouched`` restores them.
+    Only plain attributes change, and ``untouched`` restores them.
     """
     for module in model.modules():
-        dropout = isinstance(module, nn.modules.dropout._DropoutNd)
-        named = type(module).__name__ in _DROPOUT_NAMES
-        module.training = mode == "train" and not (dropout or named)
+        drops = _DROPS.search(type(module).__name__) is not None
+        module.training = mode == "train" and not drops
+        if isinstance(module, nn.RNNBase):
+            module.dropout = 0.0
+
+
+def seed_all(seed: int, device: torch.device) -> None:
+    """Seeds all random numbers that a forward pass may draw on ``device``."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy:
+        numpy.random.seed(seed % 2**32)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
-from vgaudit.probe import graph, norms
+from vgaudit.probe import graph, norms, state
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.forward import Setting, first_line, forward, is_out_of_memory
@@ -82,6 +82,8 @@ def _attempt(
     setting: Setting, twin: Twin, batch: Batch, number: int, blueprint: Blueprint | None
 ) -> tuple[Measured, Blueprint] | None:
     twin.zero_grad()
+    # The same draws whenever this batch is measured again, in any precision.
+    state.seed_all(_mix(setting.seed, number, -1), setting.device)
     gauges = Gauges()
     measured = Measured(reference=math.nan, samples=batch.size)
 
