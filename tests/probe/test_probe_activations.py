@@ -19,7 +19,8 @@ Function = Callable[[Tensor], Tensor]
 CALLS: dict[str, list[Function]] = {
     "relu": [F.relu, torch.relu, Tensor.relu, nn.ReLU(), nn.ReLU(inplace=True)],
     "relu6": [F.relu6, nn.ReLU6(), nn.ReLU6(inplace=True)],
-    "leaky_relu": [F.leaky_relu, nn.LeakyReLU(0.2), nn.LeakyReLU(0.2, inplace=True)],
+    "leaky_relu": [F.leaky_relu, nn.LeakyReLU(40.0), nn.LeakyReLU(0.2),
+                   nn.LeakyReLU(0.2, inplace=True)],
     "prelu": [nn.PReLU(), nn.PReLU(init=0.5)],
     "rrelu": [nn.RReLU().eval(), nn.RReLU(inplace=True).eval()],
     "elu": [F.elu, nn.ELU(), nn.ELU(inplace=True)],
