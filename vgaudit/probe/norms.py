@@ -10,48 +10,59 @@ from torch import Tensor
 # Squares of float32 values leave the normal range outside these norms.
 _SAFE_LOW = 1e-15
 _SAFE_HIGH = 1e15
-# Torch's float32 sums of squares on the CPU drift with their length: 4e-4 of the
-# norm at 10⁷ elements, 1e-2 at 10⁸. Blocks of this size stay below 1e-7.
-_BLOCK = 1 << 13
+# Below this the factor that would bring a value to 1 is itself out of range.
+_SCALABLE = 1e-30
+# One float32 dot product drifts with its length: 1e-5 at 6·10⁶ elements, where
+# blocks of this size stay below 1e-6 at no cost.
+_BLOCK = 1 << 17
 
 
 def norm(tensor: Tensor) -> Tensor | float:
     """Returns the L2 norm, exact to float32 rounding at any magnitude.
 
-    On the CPU a float: the fast float32 norm where it is safe, else float64.
+    On the CPU a float: in float32 where that is safe, else scaled or in float64.
     Elsewhere a 0-d float64 tensor, so that the device is not waited for.
     """
+    tensor = tensor.detach()
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.device.type != "cpu":
         wide = torch.complex128 if tensor.is_complex() else torch.float64
-        far: Tensor = torch.linalg.vector_norm(tensor.detach(), dtype=wide)
+        far: Tensor = torch.linalg.vector_norm(tensor, dtype=wide)
         return far.abs()
     if tensor.dtype == torch.float32:
-        fast = _norm_float32(tensor.detach())
+        fast = math.sqrt(sum_squares(tensor))
         if _SAFE_LOW < fast < _SAFE_HIGH or math.isnan(fast):
             return fast
-    return _norm_float64(tensor.detach())
+        return _norm_scaled(tensor)
+    return _norm_float64(tensor)
 
 
-def _norm_float32(tensor: Tensor) -> float:
-    if tensor.numel() <= _BLOCK:
-        return float(torch.linalg.vector_norm(tensor))
-    return math.sqrt(float(squares(tensor)))
+def _norm_scaled(tensor: Tensor) -> float:
+    if not tensor.numel():
+        return 0.0
+    low, high = torch.aminmax(tensor)
+    largest = max(-float(low), float(high))
+    if _SCALABLE < largest < 1 / _SCALABLE:
+        return largest * math.sqrt(sum_squares(tensor * (1 / largest)))
+    return _norm_float64(tensor) if largest else 0.0
 
 
-def squares(tensor: Tensor) -> Tensor:
-    """Returns the sum of squares as a 0-d float64 tensor.
+def sum_squares(tensor: Tensor) -> float:
+    """Returns the sum of squares of a tensor on the CPU.
 
     Accumulated in the tensor's own type within blocks, in float64 over them.
     """
-    flat = _in_memory_order(tensor).reshape(-1)
-    whole = flat.numel() - flat.numel() % _BLOCK
-    if not whole:
-        return torch.dot(flat, flat).double()
-    rows = torch.linalg.vector_norm(flat[:whole].view(-1, _BLOCK), dim=1).double()
-    rest = flat[whole:]
-    return torch.dot(rows, rows) + torch.dot(rest, rest)
+    flat = _in_memory_order(tensor).reshape(-1).contiguous()
+    if flat.numel() <= _BLOCK:
+        return float(torch.dot(flat, flat))
+    return math.fsum(float(torch.dot(part, part)) for part in torch.split(flat, _BLOCK))
+
+
+def squares(tensor: Tensor) -> Tensor:
+    """Returns the sum of squares as a 0-d float64 tensor, on the tensor's device."""
+    size: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float64)
+    return size * size
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:

@@ -140,7 +140,7 @@ def _on_host(
     if activation.name == "relu":
         figures, alive = _relu(z, low, high, axis)
     elif activation.rails and activation.rails[0] < low and high < activation.rails[1]:
-        figures, alive = [float(norms.squares(slope())), 0.0, 0.0, 0.0], None
+        figures, alive = [norms.sum_squares(slope()), 0.0, 0.0, 0.0], None
         if axis is not None:
             alive = torch.ones(z.shape[axis], dtype=torch.bool)
     else:
@@ -148,8 +148,12 @@ def _on_host(
         top = size.amax()
         counts = [float(count) for count in _saturated(activation, z, size, top)]
         alive = None if axis is None else _alive(size, axis)
-        sum_squares = float(norms.squares(size))
-        figures = [sum_squares, counts[0], counts[1] - counts[0], float(top)]
+        figures = [
+            norms.sum_squares(size),
+            counts[0],
+            counts[1] - counts[0],
+            float(top),
+        ]
     return [*before, *after, *figures], alive
 
 
@@ -175,8 +179,8 @@ def host_moments(values: Tensor) -> tuple[float, float, float, float]:
     count = values.numel()
     low, high = (float(end) for end in torch.aminmax(values))
     mean = float(values.mean())
-    raw = float(norms.squares(values))
+    raw = norms.sum_squares(values)
     squares = raw - count * mean * mean
     if not squares * _NEAR * _NEAR > count * mean * mean:
-        squares = float(norms.squares(values - mean))
+        squares = norms.sum_squares(values - mean)
     return mean, squares, low, high
