@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -377,6 +378,15 @@ def test_nothing_is_downloaded(tmp_path: Path) -> None:
         "fetch it once: torchvision.datasets.CIFAR10(ROOT, download=True)"
     )
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_broken_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(CannotLoad) as caught:
+        opened("torchvision:MNIST@.", convolution())
+
+    assert caught.value.message.startswith("torchvision cannot be imported: ")
+    assert caught.value.hint == "install the torchvision that belongs to your torch"
 
 
 def test_a_set_of_unknown_name(tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ from vgaudit.data.inputs.search import Proposal
 from vgaudit.data.inputs.signature import required, unwrap
 
 _DETECTION_SIDE = 256
-_OBJECTS = 3
+_SCALES = (0.06, 0.1, 0.17, 0.28, 0.42, 0.58, 0.75, 0.95)
+"""Sides of the objects of an image, as shares of its own."""
+
+_OBJECTS = len(_SCALES)
 _ZOO_SIDES = (224, 256, 299, 384, 518)
 
 
@@ -74,12 +77,19 @@ class TargetList:
     side: int = _DETECTION_SIDE
 
     def draw(self, generator: torch.Generator) -> list[dict[str, Tensor]]:
-        """Returns boxes of at least a quarter of the side, inside the image."""
+        """Returns boxes of all sizes, inside the image.
+
+        Detectors look for each size on a level of its own: a level without a box
+        would get no gradient, as if it were dead.
+        """
         return [self._target(generator) for _ in range(self.size)]
 
     def _target(self, generator: torch.Generator) -> dict[str, Tensor]:
-        low, extent = torch.rand((2, _OBJECTS, 2), generator=generator) / 2
-        boxes = torch.cat([low, low + 0.25 + extent / 2], dim=1) * self.side
+        stretch, place = torch.rand((2, _OBJECTS, 2), generator=generator)
+        scales = torch.tensor(_SCALES)[:, None]
+        extent = (scales * (0.8 + 0.4 * stretch)).clamp(max=1)
+        low = place * (1 - extent)
+        boxes = torch.cat([low, low + extent], dim=1) * self.side
         classes = max(self.classes, 2)
         target = {
             "boxes": boxes,
