@@ -25,7 +25,7 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
             found[f"{name}.{key}"] = _plain(value)
     for name, parameter in model.named_parameters():
         if not isinstance(parameter, nn.UninitializedParameter):
-            found[f"{name} hooks"] = _plain(parameter._backward_hooks)
+            found[f"{name} hooks"] = _plain(parameter._backward_hooks or None)
     return found
 
 

@@ -84,3 +84,10 @@ class Recording:
     calls_of: Counter[str] = field(default_factory=Counter)
     used: set[int] = field(default_factory=set)
     last_inputs: dict[str, str] = field(default_factory=dict)
+
+    def forget_graph(self) -> None:
+        """Lets go of the autograd graph, which keeps a whole pass in memory."""
+        self.calls.clear()
+        self.entries.clear()
+        for site in self.sites.values():
+            site.node = site.entry = None

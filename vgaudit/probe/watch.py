@@ -45,26 +45,28 @@ class Watch:
         every: int = 1,
         describe: Callable[[nn.Module], Target] | None = None,
     ) -> None:
-        self._model = state.unwrap(model)
+        self._given, self._model = model, state.unwrap(model)
         self._every = max(every, 1)
         self._describe = describe
         self._handles: list[RemovableHandle] = []
         self._recorder: Recorder | None = None
         self._blueprint: Blueprint | None = None
         self._passes: list[_Pass] = []
+        self._active: list[_Pass] = []
+        self._backward = -1
         self._forwards = 0
         self._stack = contextlib.ExitStack()
         self._started = time.perf_counter()
 
     def __enter__(self) -> Watch:
-        self._stack.enter_context(state.eager(self._model))
+        self._stack.enter_context(state.eager(self._given))
         self._handles = [
             self._model.register_forward_pre_hook(
                 self._before, with_kwargs=True, prepend=True
             ),
             self._model.register_forward_hook(self._after, always_call=True),
         ]
-        for name, parameter in state.weights_of(self._model).parameters.items():
+        for name, parameter in self._model.named_parameters():
             if parameter.requires_grad:
                 hook = self._parameter_hook(name)
                 self._handles.append(
@@ -85,8 +87,24 @@ class Watch:
 
     def _parameter_hook(self, name: str) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
-            if self._passes:
-                self._passes[-1].add(name, gradient)
+            for seen in self._active:
+                seen.add(name, gradient)
+
+        return hook
+
+    def _output_hook(self, seen: _Pass | None) -> Callable[[Tensor], None]:
+        """Notes whose backward pass runs: that of a measured forward pass or not.
+
+        Several forward passes may share one; segments that are checkpointed run
+        backward passes of their own inside of it.
+        """
+
+        def hook(_: Tensor) -> None:
+            task = torch._C._current_graph_task_id()
+            if task != self._backward:
+                self._backward, self._active = task, []
+            if seen is not None and seen not in self._active:
+                self._active.append(seen)
 
         return hook
 
@@ -105,30 +123,33 @@ class Watch:
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         recorder = self._recorder
-        if recorder is None:
-            return
-        self._leave_recorder()
-        provenance.unmark(self._marked)
-        heads = differentiable(output)
-        if heads:
-            self._passes.append(self._record(recorder, heads))
+        heads = [head for head in differentiable(output) if head.grad_fn is not None]
+        seen = None
+        if recorder is not None:
+            self._leave_recorder()
+            provenance.unmark((self._marked, output))
+            if heads:
+                seen = self._record(recorder, heads)
+                self._passes.append(seen)
+        for head in heads:
+            head.register_hook(  # type: ignore[no-untyped-call]
+                self._output_hook(seen)
+            )
 
     def _record(self, recorder: Recorder, heads: list[Tensor]) -> _Pass:
         nodes = graph.read(heads)
-        weights = state.weights_of(self._model)
+        names = {id(p): name for name, p in self._model.named_parameters()}
         recording = recorder.recording
         if self._blueprint is None or not self._blueprint.fits(nodes):
-            names = {id(p): name for name, p in weights.parameters.items()}
             plan = graph.plan(nodes, recording.entries, names, recording.calls)
             self._blueprint = build(
                 self._model, nodes, recording, recorder.habits, plan
             )
         gauges = Gauges()
         attach(gauges, self._blueprint, nodes, heads)
-        names_used = {
-            name for name, p in weights.parameters.items() if id(p) in recording.used
-        }
-        return _Pass(recorder, gauges, len(heads), names_used)
+        used = {names[key] for key in recording.used if key in names}
+        recording.forget_graph()
+        return _Pass(recorder, gauges, len(heads), used)
 
     # ---------------------------------------------------------- results
 
