@@ -9,6 +9,7 @@ from vgaudit.nn.calibration import Exceedance, calibrate_, center_, exceedance
 from vgaudit.nn.convert import auto_rotate, bake, fold_
 from vgaudit.nn.denominator import Denominator
 from vgaudit.nn.grid import Grid
+from vgaudit.nn.hits import watch_hinges
 from vgaudit.nn.inputs import Inputs
 from vgaudit.nn.limit import Limit, draw_limit
 from vgaudit.nn.piecewise_linear import PiecewiseLinear
@@ -55,4 +56,5 @@ __all__ = [
     "draw_limit",
     "exceedance",
     "fold_",
+    "watch_hinges",
 ]

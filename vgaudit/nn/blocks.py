@@ -98,8 +98,7 @@ class Finder:
     Args:
         mesh: the segments, in the type to compute in.
         cut: the blocks.
-        starts: where the origin of each channel lies in the flat table, int32,
-            broadcastable over a block.
+        starts: as of the mesh, or by lanes; broadcastable over a block.
     """
 
     def __init__(self, mesh: Mesh, cut: Cut, starts: Tensor) -> None:
@@ -136,22 +135,24 @@ class Finder:
         index.copy_(u).clamp_min_(self._low)
 
 
-def evaluate(x: Tensor, slope: Tensor, intercept: Tensor, mesh: Mesh) -> Tensor:
-    """Returns ``slope·x + intercept`` of the segment of each x, in the type of x.
+def evaluate(
+    x: Tensor, slope: Tensor, intercept: Tensor, mesh: Mesh, *, out: Tensor
+) -> None:
+    """Writes ``slope·x + intercept`` of the segment of each x.
 
     Args:
         x: ``[outer, C, inner]``, contiguous.
         slope: ``[C, S]``.
         intercept: ``[C, S]``.
         mesh: the segments, in the type of the tables.
+        out: where to, of the shape and type of ``x``.
     """
-    result = torch.empty_like(x)
     cut, scratch = Cut(x), Scratch(x, slope.dtype)
-    finder = Finder(mesh, cut, _starts(x, mesh))
+    finder = Finder(mesh, cut, mesh.starts)
     # One gather of pairs is faster than two gathers of numbers.
     pairs = torch.complex(slope, intercept).reshape(-1)
     bounds = _bounds(slope, cut)
-    for part, out in zip(cut.of(x), cut.of(result), strict=True):
+    for part, y in zip(cut.of(x), cut.of(out), strict=True):
         values = scratch.cast(part, "x")
         place = finder.next(values, scratch)
         pair = scratch.get("pair", part.shape, pairs.dtype)
@@ -161,8 +162,7 @@ def evaluate(x: Tensor, slope: Tensor, intercept: Tensor, mesh: Mesh) -> Tensor:
             inside = torch.maximum(values, low, out=scratch.get("inside", part.shape))
             values = torch.minimum(inside, high, out=inside)
         tilt, level = torch.view_as_real(pair).unbind(-1)
-        scratch.store(out, torch.addcmul, level, tilt, values)
-    return result
+        scratch.store(y, torch.addcmul, level, tilt, values)
 
 
 def differentiate(
@@ -179,8 +179,7 @@ def differentiate(
     """
     result = torch.empty_like(x)
     cut, scratch = Cut(x), Scratch(x, slope.dtype)
-    starts = _starts(x, mesh) if sums is None else sums.starts
-    finder = Finder(mesh, cut, starts)
+    finder = Finder(mesh, cut, mesh.starts if sums is None else sums.starts)
     slope_row = slope.reshape(-1)
     if sums is not None and sums.lanes > 1:
         slope_row = slope_row.repeat(sums.lanes)
@@ -213,7 +212,7 @@ class Sums:
         bins = x.shape[1] * mesh.segments
         cut = Cut(x)
         self.lanes = _lanes(bins) if cut.blocks > 1 else 1
-        self.starts = _starts(x, mesh)
+        self.starts = mesh.starts
         if self.lanes > 1:
             self.starts = self.starts + _lane_of(x, self.lanes, cut.count) * bins
         self._bins = bins * self.lanes
@@ -262,12 +261,6 @@ def _lane_of(x: Tensor, lanes: int, samples: int) -> Tensor:
     shape[axis] = length
     lane = torch.arange(length, dtype=torch.int32, device=x.device)
     return lane.bitwise_and_(lanes - 1).view(shape)
-
-
-def _starts(x: Tensor, mesh: Mesh) -> Tensor:
-    """Returns where each channel's origin lies in the flat table, ``[C, 1]`` int32."""
-    rows = torch.arange(x.shape[1], dtype=torch.int32, device=x.device)
-    return rows.mul_(mesh.segments).add_(mesh.shift).unsqueeze_(-1)
 
 
 def _bounds(slope: Tensor, cut: Cut) -> Iterator[tuple[Tensor, Tensor]] | None:

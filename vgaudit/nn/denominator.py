@@ -169,7 +169,9 @@ def _around_center(
     if kind == "interval":
         return level + _sum([part.norm(1) for part in parts], None)
     norms = [part.norm(2) for part in parts]
-    deviation: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    deviation = norms[0]
+    if len(norms) > 1:
+        deviation = torch.linalg.vector_norm(torch.stack(norms), dim=0)
     return level + k * deviation
 
 
@@ -182,5 +184,5 @@ def _sum(terms: list[Tensor], bias: Tensor | None) -> Tensor:
 
 def ratio(limit: Tensor, denominator: Tensor) -> Tensor:
     """Returns ρ = L / D; 1 where D is 0, as for a unit without any weight."""
-    alive = denominator > 0
-    return torch.where(alive, limit / torch.where(alive, denominator, 1.0), 1.0)
+    # One where and no second for the gradient: L / L is 1 and has slope 0 in L.
+    return limit / torch.where(denominator > 0, denominator, limit)

@@ -25,7 +25,8 @@ class Limit:
         type: ``auto`` is trained, ``frozen`` is not; ``indep`` is one per unit,
             ``shared`` one per layer.
         storage: ``softplus`` keeps softplus⁻¹(L), so that L stays positive and
-            begins at exactly ``value``; ``literal`` keeps ``value`` itself and
+            begins at exactly ``value`` (from 0.5 up; below, float32 leaves 2e-7
+            of it); ``literal`` keeps ``value`` itself and
             uses softplus of it (the paper to the letter: 4 becomes 4.018);
             ``direct`` keeps L and uses |L|, which makes ``preserve`` exact to
             the last bit. None: ``direct`` for ``preserve``, else ``softplus``.

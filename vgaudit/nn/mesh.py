@@ -8,7 +8,6 @@ bit: on both sides of 0 its intercept is exactly 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +26,8 @@ class Mesh:
         gaps: ``[G, H − 1]``, widths of the segments.
         step: ``[G, 1]``, the common width of a uniform mesh.
         origin: ``[G, 1]``, the hinge from which steps are counted, best 0.
+        starts: ``[C, 1]`` int32, where the segment that begins at the origin lies
+            in the flat table of all C channels.
         lead: how many hinges lie left of the origin.
         uniform: segments are found by a division; else by bisection.
         centred: ``origin`` is exactly 0 everywhere, so subtracting it is skipped.
@@ -37,6 +38,7 @@ class Mesh:
     gaps: Tensor
     step: Tensor
     origin: Tensor
+    starts: Tensor
     lead: int
     uniform: bool
     centred: bool
@@ -52,31 +54,26 @@ class Mesh:
         """Index of the segment that begins at the origin."""
         return self.lead + self.clamp
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Mesh:
-        """Returns the mesh with every tensor changed (cast, cut, repeated)."""
-        return replace(
-            self,
-            hinges=change(self.hinges),
-            gaps=change(self.gaps),
-            step=change(self.step),
-            origin=change(self.origin),
-        )
-
     def to(self, dtype: torch.dtype) -> Mesh:
         """Returns the mesh in the type in which indices are computed."""
         if self.hinges.dtype == dtype:
             return self
-        return self.map(lambda tensor: tensor.to(dtype))
+        return replace(
+            self,
+            hinges=self.hinges.to(dtype),
+            gaps=self.gaps.to(dtype),
+            step=self.step.to(dtype),
+            origin=self.origin.to(dtype),
+        )
 
-    def repeat(self, times: int) -> Mesh:
-        """Returns the mesh for ``times`` copies of the channels in a row."""
-        if self.hinges.shape[0] == 1:
-            return self
-        return self.map(lambda tensor: tensor.repeat(times, 1))
 
-
-def survey(hinges: Tensor, *, clamp: bool) -> Mesh:
+def survey(hinges: Tensor, channels: int, *, clamp: bool) -> Mesh:
     """Returns the mesh of hinge positions ``[G, H]``, uniform where they are.
+
+    Args:
+        hinges: increasing; G is 1 or ``channels``.
+        channels: how many functions share the positions.
+        clamp: constant outside the hinges.
 
     Raises:
         BadConfig: fewer than two hinges, not increasing, or not finite.
@@ -98,11 +95,14 @@ def survey(hinges: Tensor, *, clamp: bool) -> Mesh:
     steps = torch.arange(hinges.shape[1], dtype=hinges.dtype, device=hinges.device)
     rounding = 4 * torch.finfo(hinges.dtype).eps * hinges.abs().amax(1, keepdim=True)
     even = origin + (steps - lead) * step
+    rows = torch.arange(channels, dtype=torch.int32, device=hinges.device)
+    segments = gaps.shape[1] + 2 * clamp
     return Mesh(
         hinges=hinges,
         gaps=gaps,
         step=step.clone(),
         origin=origin.clone(),
+        starts=(rows * segments + lead + clamp).unsqueeze(1),
         lead=lead,
         uniform=bool(((even - hinges).abs() <= rounding).all()),
         centred=not bool(origin.any()),

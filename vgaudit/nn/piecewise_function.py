@@ -45,6 +45,12 @@ def compute_dtype(x: Tensor, values: Tensor) -> torch.dtype:
     return torch.promote_types(both, torch.float32)
 
 
+def _plain_only(grad: Tensor) -> bool:
+    """Tells whether only plain operations work on ``grad``: traced, or batched."""
+    batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
+    return _traced_or_transformed() or (batched is not None and bool(batched(grad)))
+
+
 class Layout:
     """A view of a tensor as ``[outer, C, inner]``, without a copy where possible.
 
@@ -68,6 +74,12 @@ class Layout:
         """Returns ``x``, or a tensor of its shape, as ``[outer, C, inner]``."""
         x = x if self._moved is None else x.movedim(self._moved, -1)
         return x.contiguous().view(self._flat)
+
+    def empty_like(self, x: Tensor) -> Tensor:
+        """Returns a tensor like ``x`` whose ``flatten`` is a view."""
+        if self._moved is None:
+            return torch.empty_like(x, memory_format=torch.contiguous_format)
+        return torch.empty_like(x)
 
     def restore(self, flat: Tensor) -> Tensor:
         """Returns ``[outer, C, inner]`` in the shape and memory format of x."""
@@ -96,12 +108,15 @@ class _PiecewiseLinear(torch.autograd.Function):
         mesh = mesh.to(dtype)
         slope, intercept = tables(values.to(dtype), mesh)
         layout = Layout(x, channel_dim)
-        return layout.restore(evaluate(layout.flatten(x), slope, intercept, mesh))
+        y = layout.empty_like(x)
+        # Not a view of a result: what follows may change y in place.
+        evaluate(layout.flatten(x), slope, intercept, mesh, out=layout.flatten(y))
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, values = ctx.saved_tensors
-        if torch.is_grad_enabled() or _traced_or_transformed():
+        if torch.is_grad_enabled() or _plain_only(grads[0]):
             return *_backward_composite(x, values, grads[0], ctx), None, None
         return *_backward_by_blocks(x, values, grads[0], ctx), None, None
 
@@ -172,7 +187,7 @@ def _look_up(
         dim = channel_dim % x.dim()
         flat = x.flatten(dim + 1) if dim + 1 < x.dim() else x.unsqueeze(-1)
         flat = flat.flatten(0, dim - 1) if dim > 0 else flat.unsqueeze(0)
-    rows = torch.arange(values.shape[0], device=x.device) * mesh.segments
-    index = segment(flat.detach().to(dtype), mesh) + rows.view(1, -1, 1)
+    place = segment(flat.detach().to(dtype), mesh) - mesh.shift
+    index = place + mesh.starts
     index = index.view(x.shape)
     return slope.reshape(-1)[index], intercept.reshape(-1)[index], index

@@ -59,6 +59,7 @@ class PiecewiseLinear(nn.Module):
     gaps: Tensor
     step: Tensor
     origin: Tensor
+    starts: Tensor
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class PiecewiseLinear(nn.Module):
         self.channel_dim = channel_dim
         self.outside: Outside = grid.outside
         self.register_buffer("hinges", grid.positions.clone())
-        self._survey()
+        self._survey(channels)
         self.values = nn.Parameter(sample(shape, self.hinges, channels))
         self.base = _out_of_place(base) if start == "residual" else None
 
@@ -105,6 +106,7 @@ class PiecewiseLinear(nn.Module):
             gaps=self.gaps,
             step=self.step,
             origin=self.origin,
+            starts=self.starts,
             lead=self._lead,
             uniform=self._uniform,
             centred=self._centred,
@@ -126,13 +128,11 @@ class PiecewiseLinear(nn.Module):
         self._check(x)
         dim = None if self.num_channels is None else self.channel_dim
         flat = Layout(x, dim).flatten(x).to(compute_dtype(x, self.values))
-        rows, count = self.values.shape[0], self.hinges.shape[1] - 1
-        if self.outside == "clamp":
-            count += 2
-        place = segment(flat, self.mesh.to(flat.dtype))
-        place += torch.arange(rows, device=x.device).view(1, -1, 1) * count
-        counted = torch.bincount(place[~flat.isnan()], minlength=rows * count)
-        hits = counted.view(rows, count)
+        mesh = self.mesh.to(flat.dtype)
+        place = segment(flat, mesh) - mesh.shift + mesh.starts
+        size = self.values.shape[0], mesh.segments
+        counted = torch.bincount(place[~flat.isnan()], minlength=size[0] * size[1])
+        hits = counted.view(size)
         if self.outside == "clamp":
             return hits[:, :-1] + hits[:, 1:]
         return nn.functional.pad(hits, (0, 1)) + nn.functional.pad(hits, (1, 0))
@@ -169,7 +169,7 @@ class PiecewiseLinear(nn.Module):
         values = values.gather(1, order.expand(channels, -1))
         self.values = nn.Parameter(values, requires_grad=self.values.requires_grad)
         self.hinges = hinges
-        self._survey()
+        self._survey(self.values.shape[0])
         return self
 
     def refine_(self) -> PiecewiseLinear:
@@ -196,11 +196,11 @@ class PiecewiseLinear(nn.Module):
                 hint=f"dimension {dim} must have {wanted} entries; see channel_dim",
             )
 
-    def _survey(self) -> None:
+    def _survey(self, channels: int) -> None:
         """Derives from the hinges what finding a segment needs."""
-        mesh = survey(self.hinges, clamp=self.outside == "clamp")
+        mesh = survey(self.hinges, channels, clamp=self.outside == "clamp")
         self._lead, self._uniform, self._centred = mesh.lead, mesh.uniform, mesh.centred
-        for name in ("gaps", "step", "origin"):
+        for name in ("gaps", "step", "origin", "starts"):
             self.register_buffer(name, getattr(mesh, name), persistent=False)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PiecewiseLinear:
@@ -210,14 +210,14 @@ class PiecewiseLinear(nn.Module):
         if self.hinges.dtype == before.dtype or self.hinges.is_meta:
             return self
         if torch.finfo(self.hinges.dtype).bits < 32:
-            self.hinges = before.to(self.hinges.device)
-        self._survey()
+            self.hinges = before.to(self.hinges.device, torch.float32)
+        self._survey(self.values.shape[0])
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         if not self.hinges.is_meta:
-            self._survey()
+            self._survey(self.values.shape[0])
 
 
 def _out_of_place(base: Shape | None) -> Shape | None:

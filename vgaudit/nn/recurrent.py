@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgaudit.errors import BadConfig, CannotRewrite
-from vgaudit.nn.denominator import Part, compute
+from vgaudit.nn.denominator import Denominator, Part, compute
 from vgaudit.nn.inputs import Inputs
 from vgaudit.nn.rotation import AutoRotation, widen
 
@@ -85,7 +85,7 @@ class RecurrentRotation(AutoRotation):
         gates = torch.tensor(_GATES[self.mode])
         return gates.repeat_interleave(self.hidden_size).expand(self.units())
 
-    def fit_inputs(self, inputs: Inputs) -> Inputs:
+    def fit_inputs(self, inputs: Inputs, how: Denominator) -> Inputs:
         """Returns the inputs; they are as many as the layer's or scalars.
 
         Raises:

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vgaudit.errors import BadConfig, CannotRewrite
-from vgaudit.nn.denominator import Part, compute, fixed_point, floor_of, ratio
+from vgaudit.nn.denominator import (
+    Denominator,
+    Part,
+    compute,
+    fixed_point,
+    floor_of,
+    ratio,
+)
 from vgaudit.nn.inputs import Inputs
 from vgaudit.nn.rotation import AutoRotation, full_precision, widen
 
@@ -84,7 +91,7 @@ class LinearRotation(WeightRotation):
         """Returns ρ·weight."""
         return rho.unsqueeze(1) * self.weight
 
-    def fit_inputs(self, inputs: Inputs) -> Inputs:
+    def fit_inputs(self, inputs: Inputs, how: Denominator) -> Inputs:
         """Returns the inputs; they are as many as the layer's or scalars."""
         return self._fit(inputs, self.weight.shape[1])
 
@@ -114,21 +121,23 @@ class ConvRotation(WeightRotation):
         """Returns ρ·weight."""
         return rho.view(-1, *[1] * (self.weight.dim() - 1)) * self.weight
 
-    def fit_inputs(self, inputs: Inputs) -> Inputs:
+    def fit_inputs(self, inputs: Inputs, how: Denominator) -> Inputs:
         """Returns the inputs, with 0 in their range where a bound must hold for it.
 
         Raises:
             BadConfig: another number of channels.
             CannotRewrite: ``border="reference"`` under a forward of the user's own.
         """
-        if self.border_matters() and type(self).forward is not ConvRotation.forward:
+        pads = self._pads_zeros()
+        own = type(self).forward is not ConvRotation.forward
+        if how.border == "reference" and pads and own:
             raise CannotRewrite(
                 f"border='reference' of {self.plain_class.__name__}, which has its "
                 "own forward",
                 hint="use border='interior'",
             )
         inputs = self._fit(inputs, self.in_channels)
-        return inputs.hull() if self._bounds_zeros() else inputs
+        return inputs.hull() if how.kind == "interval" and pads else inputs
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns the convolution with ρ·w and ρ·b, or as the authors at borders."""
@@ -153,10 +162,6 @@ class ConvRotation(WeightRotation):
         if isinstance(layer.padding, str):
             return layer.padding != "valid" and layer.padding_mode == "zeros"
         return any(layer.padding) and layer.padding_mode == "zeros"
-
-    def _bounds_zeros(self) -> bool:
-        """Tells whether D is a bound, and zeros outside the input meet it."""
-        return self.rotation.denominator.kind == "interval" and self._pads_zeros()
 
     def _per_unit(self, inputs: Tensor) -> Tensor:
         if inputs.dim() == 0 or self.groups == 1:

@@ -96,6 +96,7 @@ class AutoRotation(nn.Module):
         """Gives a plain layer of this class what rotation needs; see the class."""
         how, reaching = Denominator.of(denominator), Inputs.of(inputs)
         how.check(reaching)
+        reaching = self.fit_inputs(reaching, how)
         if limit is None:
             limit = self.default_limit()
         wanted = limit if isinstance(limit, Limit) else Limit(limit)
@@ -105,7 +106,6 @@ class AutoRotation(nn.Module):
             limit_type=wanted.type,
             storage=wanted.stored,
         )
-        reaching = self.fit_inputs(reaching)
         like = next(self.parameters()).detach()
         like = like.to(torch.promote_types(like.dtype, torch.float32))
         self.register_buffer("ar_center", reaching.center.to(like))
@@ -169,11 +169,12 @@ class AutoRotation(nn.Module):
         """Returns L where none is given."""
         return 4.0
 
-    def fit_inputs(self, inputs: Inputs) -> Inputs:
+    def fit_inputs(self, inputs: Inputs, how: Denominator) -> Inputs:
         """Returns the inputs as this layer meets them.
 
         Raises:
             BadConfig: one per input, and not as many as the layer has.
+            CannotRewrite: the layer has no such denominator.
         """
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vgaudit.errors import CannotRewrite
-from vgaudit.nn.denominator import compute
+from vgaudit.nn.denominator import Denominator, compute
 from vgaudit.nn.inputs import Inputs
 from vgaudit.nn.rotated import ConvRotation
 from vgaudit.nn.rotation import widen
@@ -100,19 +100,19 @@ class TransposedConvRotation(ConvRotation):
         )
         return result
 
-    def fit_inputs(self, inputs: Inputs) -> Inputs:
+    def fit_inputs(self, inputs: Inputs, how: Denominator) -> Inputs:
         """Returns the inputs, with 0 in their range for a bound.
 
         Raises:
             BadConfig: another number of channels.
             CannotRewrite: ``border="reference"``, which no source defines here.
         """
-        if self.rotation.denominator.border == "reference":
+        if how.border == "reference":
             raise CannotRewrite(
                 "border='reference' of a transposed convolution",
                 hint="use border='interior'",
             )
-        return super().fit_inputs(inputs)
+        return super().fit_inputs(inputs, how)
 
     def _pads_zeros(self) -> bool:
         # Near the border an output element meets fewer taps, as if of zeros.
