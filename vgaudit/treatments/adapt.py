@@ -227,6 +227,7 @@ def make_line(
         raise CannotRewrite(f"VG701 it cannot be sampled: {error}") from error
     if start != "residual":
         line.base = None
+    line.to(target.acts[0].entrance.device)
     low, high = float(line.hinges.min()), float(line.hinges.max())
     each = f"{channels} channels" if channels else "one for all channels"
     return line, (

@@ -88,6 +88,7 @@ def treat(
         BadConfig: an option does not fit.
     """
     original = unwrap(model)
+    _check_devices(original)
     work_on = _copy(original)
     before = [running.outputs(original, batches, mode) for mode in _MODES]
     work = _apply(work_on, batches, options)
@@ -112,6 +113,15 @@ def treat(
         preserved=preserved,
         notes=tuple(work.notes),
     )
+
+
+def _check_devices(model: nn.Module) -> None:
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    if len(devices) > 1:
+        raise CannotRewrite(
+            f"the parameters lie on several devices: {', '.join(devices)}",
+            hint="move the model to one of them first",
+        )
 
 
 def _copy(model: nn.Module) -> nn.Module:
@@ -173,12 +183,10 @@ def _scale(
     if not targets:
         return work
     centre = _centring(model, targets, batches, options, work)
-    if options.to == "ar":
-        work.edits, work.steps = rotate(model, targets, batches, options, centre=centre)
-    else:
-        work.edits, work.steps = rescale(
-            model, targets, batches, options, centre=centre
-        )
+    treatment = rotate if options.to == "ar" else rescale
+    done = treatment(model, targets, batches, options, centre=centre)
+    work.edits, work.steps = done.edits, done.steps
+    work.refusals += done.refusals
     return work
 
 

@@ -145,12 +145,14 @@ def check_code(recipe: Recipe, model: nn.Module) -> None:
     Raises:
         CannotLoad: a class changed or is missing.
     """
-    found = {name.rpartition(".")[2]: hash_ for name, hash_ in code_of(model).items()}
+    found: dict[str, set[str]] = {}
+    for name, digest in code_of(model).items():
+        found.setdefault(name.rpartition(".")[2], set()).add(digest)
     for name, wanted in recipe.architecture.code.items():
-        short = name.rpartition(".")[2]
-        if found.get(short) == wanted:
+        digests = found.get(name.rpartition(".")[2], set())
+        if wanted in digests:
             continue
-        what = "is not the one that was converted" if short in found else "is missing"
+        what = "is not the one that was converted" if digests else "is missing"
         raise CannotLoad(
             f"the code of {visible(name)} {what} (sha256 {wanted[:12]}…)",
             hint="give the architecture that the recipe was made with by --arch",

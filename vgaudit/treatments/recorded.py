@@ -54,12 +54,14 @@ class Entrance:
         axis: dimension of the units, from the end where features come last.
         units: entries of that dimension; 0 where unknown.
         mean, std: moments of all elements.
+        device: where they are.
     """
 
     axis: int | None
     units: int
     mean: float
     std: float
+    device: torch.device
 
     @classmethod
     def of(cls, z: Tensor) -> Entrance:
@@ -68,7 +70,7 @@ class Entrance:
         count = z.shape[axis] if axis is not None and z.dim() > 1 else 0
         with torch.no_grad(), torch._C.DisableTorchFunction():
             std, mean = torch.std_mean(z.detach().double(), correction=0)
-        return cls(axis, count, float(mean), float(std))
+        return cls(axis, count, float(mean), float(std), z.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,8 @@ class GraphRecorder(Recorder):
         """Runs one torch function and writes it down."""
         kwargs = kwargs or {}
         before = len(self.recording.sites)
+        if "input" in kwargs and activations.canonical(func, args, kwargs) is not None:
+            args, kwargs = activations.positional(args, kwargs)
         inputs = self._arguments(args), self._arguments(kwargs)
         entrance = _entrance(func, args, kwargs)
         out = super().__torch_function__(func, types, args, kwargs)
@@ -246,7 +250,11 @@ def _entrance(
 
 
 def _call_site(module: nn.Module, path: str) -> CallSite | None:
-    """Returns the call in a method of ``module`` that is running."""
+    """Returns the call in a method of ``module`` that is running.
+
+    None where a function of the user's own lies in between: what else it computes
+    is not known.
+    """
     frame: FrameType | None = sys._getframe(2)
     for _ in range(_DEEP):
         if frame is None:
@@ -256,5 +264,8 @@ def _call_site(module: nn.Module, path: str) -> CallSite | None:
             positions = list(frame.f_code.co_positions())
             span = positions[frame.f_lasti // 2]
             return CallSite(path, frame.f_code, span)
+        home = str(frame.f_globals.get("__name__", ""))
+        if home != "torch" and not home.startswith(("torch.", "vgaudit.")):
+            return None
         frame = frame.f_back
     return None

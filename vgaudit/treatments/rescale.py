@@ -9,20 +9,47 @@ Source: the idea is that of layer-sequential unit variance, arXiv 1511.06422.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vgaudit.conversion import ConvertOptions, Edit
+from vgaudit.conversion import ConvertOptions, Edit, Refusal
 from vgaudit.data.batch import Batch
-from vgaudit.errors import BadConfig
+from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.nn.activations import ACTIVATIONS
 from vgaudit.treatments.plan import LayerTarget
 from vgaudit.treatments.statistics import check_alive, survey
 from vgaudit.treatments.steps import Step, add_bias
 
 DEFAULT_LIMIT = 4.0
+
+
+@dataclass(slots=True)
+class Done:
+    """What was done to the layers of a model: for the user, and to be replayed."""
+
+    edits: list[Edit] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def add(self, edit: Edit | None, steps: Sequence[Step]) -> None:
+        """Notes a layer; steps without an edit change nothing, but must be replayed."""
+        self.edits += [edit] if edit is not None else []
+        self.steps += steps
+
+    def refuse(self, target: LayerTarget, error: CannotRewrite) -> None:
+        """Notes why a layer was left as it was."""
+        site = target.acts[0].site if target.acts else None
+        self.refusals.append(
+            Refusal(
+                path=site.key if site else target.path,
+                kind=target.kind,
+                reason=error.message.removeprefix("VG701 "),
+                source=site.source if site else None,
+            )
+        )
 
 
 def rescale(
@@ -32,24 +59,27 @@ def rescale(
     options: ConvertOptions,
     *,
     centre: bool,
-) -> tuple[list[Edit], list[Step]]:
-    """Rescales layers in place; returns what was done, for the user and to replay.
+) -> Done:
+    """Rescales layers in place; one without a signal is refused.
 
     Raises:
         BadConfig: the function was to be preserved.
-        CannotRewrite: a layer shows no signal.
     """
     if options.preserve:
         raise BadConfig(
             "--to rescale changes the function; --preserve cannot hold",
             hint="--to ar --preserve and --to adact --preserve keep it",
         )
-    edits, steps = [], []
+    done = Done()
     for target in targets:
-        if centre:
-            steps += with_bias(model, target)
-        edits.append(_one(model, target, batches, options, centre=centre))
-    return edits, steps
+        steps = with_bias(model, target) if centre else []
+        try:
+            edit = _one(model, target, batches, options, centre=centre)
+        except CannotRewrite as error:
+            done.refuse(target, error)
+            edit = None
+        done.add(edit, steps)
+    return done
 
 
 def with_bias(model: nn.Module, target: LayerTarget) -> list[Step]:

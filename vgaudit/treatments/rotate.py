@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from vgaudit.conversion import ConvertOptions, Edit
 from vgaudit.data.batch import Batch
+from vgaudit.errors import CannotRewrite
 from vgaudit.nn import AutoRotation, Inputs, Limit, auto_rotate, bake, fold_
 from vgaudit.treatments.plan import LayerTarget
-from vgaudit.treatments.rescale import limit_of, transform_, with_bias
+from vgaudit.treatments.rescale import Done, limit_of, transform_, with_bias
 from vgaudit.treatments.statistics import QUANTILE, LayerStatistics, check_alive, survey
 from vgaudit.treatments.steps import Step, Turn
 
@@ -34,29 +35,46 @@ def rotate(
     options: ConvertOptions,
     *,
     centre: bool,
-) -> tuple[list[Edit], list[Step]]:
-    """Rotates layers in place; returns what was done, for the user and to replay.
-
-    Raises:
-        CannotRewrite: a layer shows no signal on the data.
-    """
-    edits, steps = [], []
+) -> Done:
+    """Rotates layers in place; one without a signal is refused."""
+    done = Done()
+    # Where the function is kept, one pass shows all layers as they will be.
+    known = survey(model, targets, batches) if options.preserve else {}
     for target in targets:
-        layer = model.get_submodule(target.path)
+        steps = []
         if centre and not options.preserve:
             steps += with_bias(model, target)
-        kind = type(layer).__name__
-        found = survey(model, [target], batches)[target.path]
-        if options.preserve:
-            change = _preserving(layer, found)
-        elif isinstance(layer, nn.RNNBase):
-            change = _gates(layer, found, options)
-        else:
-            change = _calibrated(layer, found, limit_of(target.kind, options), centre)
-        assert isinstance(layer, AutoRotation)
-        steps.append(Step(kind="rotate", path=target.path, turn=turn_of(layer)))
-        edits.append(_edit(target, kind, change))
-    return edits, steps
+        kind = type(model.get_submodule(target.path)).__name__
+        try:
+            found = (
+                known.get(target.path) or survey(model, [target], batches)[target.path]
+            )
+            change = _one(model, target, found, options, centre=centre)
+        except CannotRewrite as error:
+            done.refuse(target, error)
+            done.add(None, steps)
+            continue
+        turn = turn_of(model.get_submodule(target.path))
+        steps.append(Step(kind="rotate", path=target.path, turn=turn))
+        done.add(_edit(target, kind, change), steps)
+    return done
+
+
+def _one(
+    model: nn.Module,
+    target: LayerTarget,
+    found: LayerStatistics,
+    options: ConvertOptions,
+    *,
+    centre: bool,
+) -> str:
+    """Rotates one layer and returns what was done."""
+    layer = model.get_submodule(target.path)
+    if options.preserve:
+        return _preserving(layer, found)
+    if isinstance(layer, nn.RNNBase):
+        return _gates(layer, found, options)
+    return _calibrated(layer, found, limit_of(target.kind, options), centre)
 
 
 def _edit(target: LayerTarget, kind: str, change: str) -> Edit:
@@ -119,8 +137,9 @@ def moments(found: LayerStatistics) -> Inputs:
     return Inputs.moments(mean.float(), std.float())
 
 
-def turn_of(layer: AutoRotation) -> Turn:
+def turn_of(layer: nn.Module) -> Turn:
     """Returns how a layer is rotated, without its tensors."""
+    assert isinstance(layer, AutoRotation)
     how = layer.rotation
     return Turn(
         denominator=asdict(how.denominator),

@@ -112,8 +112,13 @@ def _is_flag(node: ast.expr) -> bool:
 def _method(kind: type, code: CodeType) -> tuple[str, FunctionType]:
     for base in kind.__mro__:
         for name, value in vars(base).items():
-            if isinstance(value, FunctionType) and value.__code__ is code:
-                return name, value
+            if not isinstance(value, FunctionType) or value.__code__ is not code:
+                continue
+            if inspect.getattr_static(kind, name) is not value:
+                raise CannotRewrite(
+                    f"VG701 {code.co_qualname} is overridden and called by super()"
+                )
+            return name, value
     raise CannotRewrite(
         f"VG701 {code.co_qualname} is decorated, generated or no method of "
         f"{kind.__name__}: its source cannot be edited"

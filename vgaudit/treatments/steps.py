@@ -128,7 +128,7 @@ def steps_of(model: nn.Module) -> tuple[Step, ...]:
 
 
 def note(model: nn.Module, steps: Iterable[Step]) -> None:
-    """Adds edits to those that a model has had; a baked layer is as if never rotated."""
+    """Adds edits to those a model has had; a baked layer is as if never rotated."""
     done = [*steps_of(model), *steps]
     baked = {step.path for step in done if step.kind == "bake"}
     kept = [s for s in done if s.kind not in ("rotate", "bake") or s.path not in baked]
