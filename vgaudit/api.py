@@ -162,7 +162,7 @@ def _measurement(
         opened = sources.open_batches(model, wanted)
     else:
         opened = sources.from_object(data, wanted, model=model)
-    resolved = _resolved(loss, wanted, labelled=opened.labelled)
+    resolved = sources.resolve_loss(loss or wanted.loss, opened.labelled)
     probe_wanted = probe_options or ProbeOptions()
     return treatments.Measurement(list(opened), opened.facts, resolved, probe_wanted)
 
@@ -252,14 +252,15 @@ def _measured(
     wanted, chosen = options
     started = time.perf_counter()
     if batches is None:
-        opened = sources.open_batches(model, wanted)
+        opened = sources.open_batches(model, wanted, mode=chosen.mode)
     else:
-        opened = sources.from_object(batches, wanted)
-    resolved = _resolved(loss, wanted, labelled=opened.labelled)
+        opened = sources.from_object(batches, wanted, model=model, mode=chosen.mode)
+    resolved = sources.resolve_loss(loss or wanted.loss, opened.labelled)
     flow = probe(model, opened, loss=resolved, options=chosen)
+    flow, facts = sources.settle(flow, opened.facts, resolved)
     return Audit(
         target=target,
-        data=opened.facts,
+        data=facts,
         run=RunFacts(
             torch=torch.__version__,
             python=platform.python_version(),
@@ -269,15 +270,6 @@ def _measured(
         ),
         flow=flow,
     )
-
-
-def _resolved(
-    loss: str | LossFunction | None, options: DataOptions, *, labelled: bool
-) -> sources.Loss | None:
-    if callable(loss):
-        name = getattr(loss, "__name__", type(loss).__name__)
-        return sources.Loss(name, loss)
-    return sources.resolve_loss(loss or options.loss, labelled)
 
 
 def describe(model: nn.Module) -> Target:

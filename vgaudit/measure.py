@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -56,13 +55,15 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
         facts, flow = _no_data(job), _no_figures(job)
     else:
         say("opening the data")
-        batches = data.open_batches(loaded.module, job.data, loaded.example)
+        batches = data.open_batches(
+            loaded.module, job.data, loaded.example, mode=job.probe.mode
+        )
         loss = data.resolve_loss(job.data.loss, batches.labelled)
         with _alerts() as alerts:
             flow = probe(
                 loaded.module, batches, loss=loss, options=job.probe, progress=progress
             )
-        facts = replace(batches.facts, loss=loss.name if loss else "jacobian")
+        flow, facts = data.settle(flow, batches.facts, loss)
     run = RunFacts(
         torch=torch.__version__,
         python=platform.python_version(),
@@ -85,7 +86,10 @@ def outline(job: ScanJob, progress: Progress | None = None) -> Structure:
     say("loading the model")
     loaded = open_model(job.spec, job.load)
     say("following the graph")
-    batch = next(iter(data.open_batches(loaded.module, job.data, loaded.example)))
+    batches = data.open_batches(
+        loaded.module, job.data, loaded.example, mode=job.probe.mode
+    )
+    batch = next(iter(batches))
     return structure(loaded.module, batch, mode=job.probe.mode)
 
 

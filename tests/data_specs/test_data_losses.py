@@ -15,10 +15,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.data_specs.states import random_states
-from vgaudit.data import Loss, RandomLabels, check_labels, resolve_loss, settled
+from vgaudit.data import (
+    Loss,
+    RandomLabels,
+    check_labels,
+    from_object,
+    resolve_loss,
+    settle,
+    settled,
+)
 from vgaudit.data.losses.choose import choose
 from vgaudit.data.losses.outputs import main_output, own_loss
 from vgaudit.errors import BadConfig, CannotRun
+from vgaudit.job import DataOptions, ProbeOptions
+from vgaudit.probe import probe
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:
@@ -90,7 +100,7 @@ def test_labels_may_have_a_column_or_be_floats(shape: tuple[int, ...]) -> None:
     logits, labels = values(4, 3), torch.tensor([0, 2, 1, 2])
 
     close(
-        float(F.cross_entropy(logits, labels)),
+        float(F.cross_entropy(logits.detach(), labels)),
         named("cross-entropy")(logits, labels.reshape(shape).double()),
     )
 
@@ -291,6 +301,21 @@ def test_auto_settles_at_its_first_call() -> None:
         settled(loss).name,
         settled(loss).note,
     )
+
+
+def test_a_report_names_the_loss_that_was_used() -> None:
+    loss = resolve_loss("auto", True)
+    assert loss is not None
+    loss.function(values(4, 3), CLASSES)
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    batches = from_object((torch.ones(4, 3), CLASSES), DataOptions(), model=model)
+    flow = probe(model, batches, loss=resolve_loss(None, True), options=ProbeOptions())
+    flow, facts = settle(flow, batches.facts, loss)
+
+    assert flow.loss is not None
+    assert ("cross-entropy", "cross-entropy") == (flow.loss.name, facts.loss)
+    assert "loss cross-entropy: labels are class numbers" in facts.notes
+    assert "jacobian" == settle(flow, facts, None)[1].loss
 
 
 @pytest.mark.parametrize(
@@ -584,6 +609,17 @@ def test_a_function_of_a_package() -> None:
 def test_a_class_of_module_is_made(own: Path) -> None:
     assert resolve_loss("torch.nn:SmoothL1Loss", True) is not None
     close(float(values(4, 3).mean()), named(f"{own}:Module")(values(4, 3), None))
+
+
+def test_a_function_given_as_an_object() -> None:
+    loss = resolve_loss(F.smooth_l1_loss, False)
+    module = resolve_loss(nn.CrossEntropyLoss(), True)
+
+    assert loss is not None
+    assert module is not None
+    assert ("smooth_l1_loss", "CrossEntropyLoss") == (loss.name, module.name)
+    with pytest.raises(CannotRun, match="the loss CrossEntropyLoss raises"):
+        module.function(values(4, 3), None)
 
 
 def test_a_loss_that_needs_no_labels(own: Path) -> None:

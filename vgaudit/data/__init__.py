@@ -5,7 +5,7 @@ from __future__ import annotations
 from vgaudit.data.batch import Batch, Loss
 from vgaudit.data.batches import Batches
 from vgaudit.data.inputs.infer import infer_inputs
-from vgaudit.data.losses import check_labels, resolve_loss, settled
+from vgaudit.data.losses import check_labels, resolve_loss, settle, settled
 from vgaudit.data.losses.made_up import RandomLabels
 from vgaudit.data.opening import from_object, open_batches
 
@@ -19,5 +19,6 @@ __all__ = [
     "infer_inputs",
     "open_batches",
     "resolve_loss",
+    "settle",
     "settled",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,19 +17,25 @@ from vgaudit.data.losses.made_up import RandomLabels
 from vgaudit.data.losses.outputs import main_output, own_loss
 from vgaudit.data.sources.factory import load_object, matches
 from vgaudit.errors import BadConfig, CannotRun
+from vgaudit.flow import DataFacts, GradientFlow
 from vgaudit.plain import visible
+
+Function = Callable[[Any, Any], Tensor]
 
 _CLASSES = ("cross-entropy", "nll")
 
 
 def resolve_loss(
-    spec: str | None, labelled: bool, first: tuple[Any, Any] | None = None
+    spec: str | Function | None,
+    labelled: bool,
+    first: tuple[Any, Any] | None = None,
 ) -> Loss | None:
     """Returns the loss to measure with, or None for the Jacobian probe.
 
     Args:
         spec: ``auto``, a name, ``module:function``, ``file.py:function``, or
-            ``jacobian``. None is ``auto`` with labels and ``jacobian`` without.
+            ``jacobian``; or a function of output and labels. None is ``auto``
+            with labels and ``jacobian`` without.
         labelled: the data has labels, or the model computes its own loss.
         first: an output and its labels, from which ``auto`` chooses; without
             them ``auto`` chooses at its first call.
@@ -38,6 +45,9 @@ def resolve_loss(
         CannotRun: ``auto`` finds none that fits ``first``.
         CannotLoad: the user's file or module fails.
     """
+    if callable(spec):
+        name = getattr(spec, "__name__", type(spec).__name__)
+        return Loss(name, _checked(name, _guarded(name, spec)))
     if spec == "jacobian" or (spec in (None, "auto") and not labelled):
         return None
     if spec in (None, "auto"):
@@ -82,6 +92,22 @@ def settled(loss: Loss) -> Loss:
     return function.chosen or loss if isinstance(function, _Auto) else loss
 
 
+def settle(
+    flow: GradientFlow, facts: DataFacts, loss: Loss | None
+) -> tuple[GradientFlow, DataFacts]:
+    """Returns a measurement and its data with the loss under its own name.
+
+    To be called after the measurement: ``auto`` chooses when it sees an output.
+    """
+    if loss is None:
+        return flow, replace(facts, loss="jacobian")
+    used = settled(loss)
+    notes = (*facts.notes, used.note) if used.note else facts.notes
+    if flow.loss is not None:
+        flow = replace(flow, loss=replace(flow.loss, name=used.name))
+    return flow, replace(facts, loss=used.name, notes=notes)
+
+
 class _Auto:
     """Chooses at its first call, and stays with that."""
 
@@ -99,7 +125,7 @@ def _chosen(output: Any, labels: Any) -> Loss:
     return Loss(name, _checked(name, LOSSES[name]), f"loss {name}: {why}")
 
 
-def _own_function(spec: str) -> Callable[[Any, Any], Tensor]:
+def _own_function(spec: str) -> Function:
     """Returns the user's function; a class of module is made first."""
     found = load_object(spec)
     if isinstance(found, type) and issubclass(found, nn.Module):
@@ -113,24 +139,26 @@ def _own_function(spec: str) -> Callable[[Any, Any], Tensor]:
     if not callable(found):
         raise BadConfig(f"{visible(spec)} is no function: {type(found).__name__}")
 
+    return _guarded(visible(spec), found)
+
+
+def _guarded(name: str, function: Function) -> Function:
+    """Returns the user's function, with its failures turned into ours."""
+
     def call(output: Any, labels: Any) -> Tensor:
         labels = None if isinstance(labels, RandomLabels) else labels
         try:
-            value: Tensor = found(output, labels)
+            return function(output, labels)
         except Exception as error:
             raise CannotRun(
-                f"the loss {visible(spec)} raises {type(error).__name__}: "
-                f"{visible(str(error))}",
+                f"the loss {name} raises {type(error).__name__}: {visible(str(error))}",
                 hint="it is called with the model's output and the labels",
             ) from error
-        return value
 
     return call
 
 
-def _checked(
-    name: str, function: Callable[[Any, Any], Tensor]
-) -> Callable[[Any, Any], Tensor]:
+def _checked(name: str, function: Function) -> Function:
     """Returns a loss whose value can be differentiated, or that says why not."""
 
     def run(output: Any, labels: Any) -> Tensor:
@@ -173,4 +201,4 @@ def _why_no_gradient(output: Any) -> str:
     return "the loss itself detaches the output"
 
 
-__all__ = ["LOSSES", "check_labels", "resolve_loss", "settled"]
+__all__ = ["LOSSES", "check_labels", "resolve_loss", "settle", "settled"]
