@@ -3,7 +3,8 @@
     python benchmarks/coverage.py --results coverage.jsonl
 
 Each model is built with random weights (seed 0), its input is inferred, and it
-is scanned as ``vgaudit scan torchvision:NAME`` would, with two batches of two.
+is scanned as ``vgaudit scan torchvision:NAME`` would, with two batches of two;
+detection, video and optical flow with one sample, because they are heavy.
 One line of JSON a model; a second call goes on where the first one stopped.
 ``--table`` prints the Markdown table of ``docs/coverage.md`` from the lines.
 """
@@ -40,10 +41,12 @@ def scan(name: str, seed: int) -> Report:
     from vgaudit.judge import judge
     from vgaudit.measure import measure
 
+    heavy = family(name) in ("detection", "optical_flow", "video")
+    batches, size = (1, 1) if heavy else (2, 2)
     job = ScanJob(
         spec=f"torchvision:{name}",
         load=LoadOptions(seed=seed),
-        data=DataOptions(batches=2, batch_size=2, seed=seed),
+        data=DataOptions(batches=batches, batch_size=size, seed=seed),
         probe=ProbeOptions(seed=seed),
     )
     return judge(measure(job))
@@ -120,7 +123,10 @@ def main() -> None:
         return
     from torchvision.models import list_models
 
-    wanted = options.names or list_models()
+    order = (*FAMILIES, "quantization")
+    wanted = options.names or sorted(
+        list_models(), key=lambda n: order.index(family(n))
+    )
     for name in todo(options.results, wanted, options.seed):
         line = record(name, options.seed)
         print(json.dumps(line)[:240], flush=True)

@@ -98,9 +98,7 @@ def main() -> None:
         *mnist(options.data_root, False, 10_000),
     )
     started = time.time()
-    print(
-        "| net | seed | attenuation | SGD says | SGD reaches | Adam says | Adam reaches |"
-    )
+    print("| net | seed | attenuation | SGD says | reaches | Adam says | reaches |")
     print("|---|---|---|---|---|---|---|")
     for name, activation in ACTIVATIONS.items():
         for depth in DEPTHS:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "vgaudit"
 
-WORDS = {"conversion", "errors", "findings", "flow", "job", "plain"}
+WORDS = {"conversion", "errors", "facts", "findings", "flow", "job", "plain"}
 JUDGEMENT = {"compare", "config", "explain", "judge", "reports", "rules"}
 PARTS = {"data", "loading", "nn", "optim", "probe", "training", "treatments"}
 TORCH = PARTS | {"measure", "worker"}

@@ -4,7 +4,9 @@ For each optimizer a model is trained from its initial weights at two to four
 learning rates (all that are sensible; smaller ones where the others diverge).
 
 * ``healthy``: some run explains 30 % of the entropy (or variance) or more.
-* ``exploding``: no run learns, and every run diverges.
+* ``exploding``: no run learns, and every run diverges; or all is as for
+  ``vanishing`` below, but the loss starts above ten times chance (such a run has
+  fallen to chance by killing the net).
 * ``dead``: no run learns, the outputs are constant over the whole data set in
   float64, and some layer's output is constant although its input is not.
 * ``vanishing``: no run learns, the best one stays at chance (explains 5 % or
@@ -98,6 +100,18 @@ def label(spec: Spec, kind: Kind, watch: Watch | None = None) -> Verdict:
     return _at_chance(spec, kind, tried)
 
 
+def _cause(spec: Spec) -> Label:
+    if dead(spec):
+        return "dead"
+    return "exploding" if blown_up(spec) else "vanishing"
+
+
+def blown_up(spec: Spec) -> bool:
+    """Tells whether the untrained loss is far above that of a constant output."""
+    start = train(spec, Run(kind="sgd", rate=0.0, steps=0))
+    return start.diverged
+
+
 def _at_chance(spec: Spec, kind: Kind, tried: dict[float, Outcome]) -> Verdict:
     first = _verdict("unclear", tried)
     if first.explained > CHANCE:
@@ -110,7 +124,7 @@ def _at_chance(spec: Spec, kind: Kind, tried: dict[float, Outcome]) -> Verdict:
     learns = tuple(_frozen_control(spec, kind, first, groups))
     return replace(
         first,
-        label="dead" if dead(spec) else "vanishing",
+        label=_cause(spec),
         longer=longer,
         groups=groups,
         learns=learns,
