@@ -161,6 +161,19 @@ def test_a_computed_weight_is_left() -> None:
     assert "computed" in refusals["1"]
 
 
+class TanhGelu(nn.Module):
+    """A user's own activation, of several operations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * x * (1 + torch.tanh(0.8 * (x + 0.04 * x**3)))
+
+
+def test_a_users_own_activation_is_one_activation() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), TanhGelu(), nn.Linear(8, 2))
+    assert planned(model, 8) == (["0"], {})
+    assert replaced(model, 8) == (1, {})
+
+
 def test_globs_choose_layers_and_activations() -> None:
     model = nn.Sequential(
         OrderedDict(

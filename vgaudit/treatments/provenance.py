@@ -147,10 +147,17 @@ def _first(node: fx.Node) -> fx.Node | None:
 
 
 def strangers(activation: fx.Node, chain: Chain) -> Iterator[fx.Node]:
-    """Yields the nodes beside the chain that use what flows along it."""
+    """Yields the nodes beside the chain that use what flows along it.
+
+    What an activation module computes inside is no stranger.
+    """
+    act = act_of(activation)
+    inside = path_of(activation) if act is not None and act.own else None
     above = [activation, *chain.nodes[:-1]]
     for user, node in zip(above, chain.nodes, strict=True):
-        yield from (other for other in node.users if other is not user)
+        for other in node.users:
+            if other is not user and (inside is None or path_of(other) != inside):
+                yield other
 
 
 def is_gate(activation: fx.Node) -> bool:

@@ -142,6 +142,7 @@ class GraphRecorder(Recorder):
         self._written: dict[int, fx.Node] = {}
         self._kept: list[Any] = []
         self._attributes: dict[str, fx.Node] = {}
+        self._looking = False
 
     def enter(self, args: Any, kwargs: Any) -> None:
         """Writes the inputs of the model."""
@@ -152,6 +153,13 @@ class GraphRecorder(Recorder):
         """Writes the outputs of the model."""
         found = [self._node(tensor) for tensor in tensors_in(value)]
         self.graph.output(tuple(found))
+        sites = self.recording.sites
+        for node in self.graph.nodes:
+            act = node.meta.get("act")
+            # A module that is one activation as a whole takes the place of the
+            # calls inside it, which were written down before it was recognised.
+            if act is not None and sites.get(act.site.key) is not act.site:
+                del node.meta["act"]
 
     def __torch_function__(
         self,
@@ -162,6 +170,8 @@ class GraphRecorder(Recorder):
     ) -> Any:
         """Runs one torch function and writes it down."""
         kwargs = kwargs or {}
+        if self._looking:
+            return super().__torch_function__(func, types, args, kwargs)
         before = len(self.recording.sites)
         if "input" in kwargs and activations.canonical(func, args, kwargs) is not None:
             args, kwargs = activations.positional(args, kwargs)
@@ -178,6 +188,14 @@ class GraphRecorder(Recorder):
             node.meta["act"] = self._act(entrance, function)
         self._results(node, out)
         return out
+
+    def _left(self, *given: Any) -> None:
+        # What the recorder itself computes to recognise a module is no dataflow.
+        self._looking = True
+        try:
+            super()._left(*given)
+        finally:
+            self._looking = False
 
     def _observe_unit(self, module: nn.Module, path: str, z: Any, out: Tensor) -> None:
         before = len(self.recording.sites)
