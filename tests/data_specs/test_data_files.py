@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vgaudit.data import open_batches, resolve_loss
 from vgaudit.data.batches import Batches
+from vgaudit.data.sources import open_source
 from vgaudit.data.sources.npy_header import read_header
 from vgaudit.errors import BadConfig, CannotLoad, CannotRun, UnknownSource
 from vgaudit.job import DataOptions
@@ -289,6 +290,8 @@ def plain(shape: str, descr: str = "'<f4'") -> str:
             "a.npy holds records with named fields, not numbers",
         ),
         ("{}", "a.npy has a header that is not of the NPY format"),
+        (plain("(" + "9" * 5000 + ")"), "a.npy has a header with a shape that is none"),
+        (plain("(3 4)"), "a.npy has a header with a shape that is none"),
         (
             "(" * 5000 + ")" * 5000,
             "a.npy has a header of 10,001 bytes: not a plain array",
@@ -368,8 +371,8 @@ def test_a_flipped_byte_is_noticed(tmp_path: Path, compressed: bool) -> None:
 
     message, hint = refused(tmp_path / "a.npz")
 
-    assert message.startswith("a.npz is damaged or not an npz archive: ")
-    assert "copy or save it again" == hint
+    assert message.startswith("a.npz is damaged or no archive: ")
+    assert "copy, download or save it again" == hint
 
 
 TEXT = b"epoch,loss\n1,2\n"
@@ -381,7 +384,7 @@ TEXT = b"epoch,loss\n1,2\n"
         (
             "a.npz",
             TEXT,
-            "a.npz is damaged or not an npz archive: File is not a zip file",
+            "a.npz is damaged or no archive: File is not a zip file",
         ),
         ("a.npy", TEXT, "a.npy is not a NumPy array file"),
         ("a.npy", b"\x93NUMPY\x01", "a.npy is not a NumPy array file"),
@@ -397,7 +400,11 @@ TEXT = b"epoch,loss\n1,2\n"
             "a.npy has NPY version 9.0, and 1 to 3 exist",
         ),
         ("a.pt", TEXT, "a.pt is not a file of tensors, or it is damaged"),
-        ("a.pt", b"PK\x03\x04", "a.pt is not a file of tensors, or it is damaged"),
+        (
+            "a.pt",
+            b"PK\x03\x04",
+            "a.pt is damaged or no archive: File is not a zip file",
+        ),
         ("a.csv", b"\xff\xfe\x00a", "a.csv is not UTF-8 text"),
         ("a.csv", b"\n\n", "a.csv holds no cells"),
         ("a.csv", b"a,b\n", "a.csv has a header and no rows"),
@@ -426,6 +433,36 @@ def test_bad_files_are_named_with_their_reason(
     (tmp_path / name).write_bytes(content)
 
     assert message.format(tmp_path / name) == refused(tmp_path / name)[0]
+
+
+def damaged(data: bytes, random: np.random.Generator) -> bytes:
+    """Returns a file that was cut, or in which bytes were changed or added."""
+    cut, place = (int(n) for n in random.integers(0, [3, len(data)]))
+    if cut == 0:
+        return data[:place]
+    extra = random.bytes(int(random.integers(1, 20)))
+    return data[:place] + extra + data[place + (len(extra) if cut == 1 else 0) :]
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name[0] not in "bcdeg"])
+def test_no_damage_breaks_the_readers(tmp_path: Path, name: str) -> None:
+    """Either the file still reads, or it is refused in one line."""
+    WRITERS[name](tmp_path / name)
+    whole, random = (tmp_path / name).read_bytes(), np.random.default_rng(0)
+    told: list[str] = []
+    for _ in range(100):
+        (tmp_path / name).write_bytes(damaged(whole, random))
+        try:
+            samples = open_source(str(tmp_path / name)).samples
+        except CannotLoad as error:
+            told.append(error.message + error.hint)
+            continue
+        assert samples is not None
+        for index in range(len(samples)):
+            samples[index]
+
+    assert not any("\n" in text or "weights_only" in text for text in told)
+    assert told
 
 
 def test_a_damaged_safetensors_file(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from vgaudit.data.sources.content import Content, Source
-from vgaudit.data.sources.local import regular_file
+from vgaudit.data.sources.local import reading_archive, regular_file
 from vgaudit.data.sources.npy_header import NpyHeader, read_header
 from vgaudit.data.sources.rows import content_from_arrays
 from vgaudit.errors import CannotLoad
@@ -38,22 +37,12 @@ def open_array(spec: str, seed: int) -> Content:
     name = visible(path.name)
     if path.suffix.lower() == ".npy":
         return content_from_arrays({"x": _npy(path, name)}, name)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {
-                visible(info.filename.removesuffix(".npy")): _member(
-                    archive, info, name
-                )
-                for info in archive.infolist()
-                if not info.is_dir()
-            }
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise CannotLoad(
-            f"{name} is damaged or not an npz archive: {visible(str(error))}",
-            hint="copy or save it again",
-        ) from None
-    except MemoryError:
-        raise CannotLoad(f"{name} does not fit into memory") from None
+    with reading_archive(name), zipfile.ZipFile(path) as archive:
+        arrays = {
+            visible(info.filename.removesuffix(".npy")): _member(archive, info, name)
+            for info in archive.infolist()
+            if not info.is_dir()
+        }
     return content_from_arrays(arrays, name)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -39,6 +41,27 @@ def regular_file(text: str) -> Path:
     if not os.access(path, os.R_OK):
         raise CannotLoad(f"no permission to read {visible(text)}")
     return path
+
+
+@contextlib.contextmanager
+def reading_archive(name: str) -> Iterator[None]:
+    """Turns whatever a damaged zip archive makes ``zipfile`` raise into ours.
+
+    Raises:
+        CannotLoad: the block failed.
+    """
+    try:
+        yield
+    except CannotLoad:
+        raise
+    except MemoryError:
+        raise CannotLoad(f"{name} does not fit into memory") from None
+    except Exception as error:  # text, numbers and offsets in it may all be wrong
+        reason = visible(str(error)) or type(error).__name__
+        raise CannotLoad(
+            f"{name} is damaged or no archive: {reason}",
+            hint="copy, download or save it again",
+        ) from None
 
 
 def missing(spec: str) -> str:

@@ -23,6 +23,7 @@ _MAX_HEADER = 10_000
 _DESCR = re.compile(r"'descr'\s*:\s*'([^']*)'")
 _ORDER = re.compile(r"'fortran_order'\s*:\s*(True|False)")
 _SHAPE = re.compile(r"'shape'\s*:\s*\(([\d\s,L]*)\)")
+_EXTENT = re.compile(r"\d{1,30}L?")
 _PLAIN = re.compile(r"[<>|=]?[biufc]\d+")
 
 
@@ -77,9 +78,10 @@ def _parse(text: str, name: str, *, offset: int) -> NpyHeader:
     order, shape = _ORDER.search(text), _SHAPE.search(text)
     if order is None or shape is None:
         raise CannotLoad(f"{name} has a header that is not of the NPY format")
-    extents = tuple(
-        int(part.rstrip("L")) for part in shape[1].replace(" ", "").split(",") if part
-    )
+    parts = [part.strip() for part in shape[1].split(",") if part.strip()]
+    if not all(_EXTENT.fullmatch(part) for part in parts):
+        raise CannotLoad(f"{name} has a header with a shape that is none")
+    extents = tuple(int(part.rstrip("L")) for part in parts)
     return NpyHeader(
         dtype=_dtype(text, name),
         shape=extents,

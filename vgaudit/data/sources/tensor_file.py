@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vgaudit.data.sources.content import Content, Source
-from vgaudit.data.sources.local import regular_file
+from vgaudit.data.sources.local import reading_archive, regular_file
 from vgaudit.data.sources.rows import content_from_arrays
 from vgaudit.errors import CannotLoad
 from vgaudit.plain import visible
@@ -72,8 +72,9 @@ def _safetensors(path: Path, name: str) -> Any:
 
 
 def _torch_file(path: Path, name: str) -> Any:
-    if zipfile.is_zipfile(path):
-        _check_archive(path, name)
+    with path.open("rb") as stream:
+        if stream.read(4) == b"PK\x03\x04":
+            _check_archive(path, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols and sparse scans
@@ -100,16 +101,13 @@ def _hint(error: Exception) -> str:
 
 def _check_archive(path: Path, name: str) -> None:
     """Refuses bombs before anything is unpacked, and damage that torch overlooks."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(info.file_size for info in archive.infolist())
-            if claimed > _MAX_RATIO * path.stat().st_size:
-                raise CannotLoad(
-                    f"{name} would grow to {claimed:,} bytes: not written by torch.save"
-                )
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
-        raise CannotLoad(f"{name} is damaged: {visible(str(error))}") from None
+    with reading_archive(name), zipfile.ZipFile(path) as archive:
+        claimed = sum(info.file_size for info in archive.infolist())
+        if claimed > _MAX_RATIO * path.stat().st_size:
+            raise CannotLoad(
+                f"{name} would grow to {claimed:,} bytes: not written by torch.save"
+            )
+        damaged = archive.testzip()
     if damaged is not None:
         raise CannotLoad(
             f"{name} is damaged: checksum mismatch in {visible(damaged)}",
