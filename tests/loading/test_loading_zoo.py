@@ -222,7 +222,7 @@ def test_recognised_weights_load_without_an_architecture(tmp_path: Path) -> None
     assert "torchvision:squeezenet1_1" == loaded.target.architecture
     assert "T0" == loaded.target.trust_tier
     assert (
-        "recognised as torchvision:squeezenet1_1 (num_classes=5)",
+        "recognised as torchvision:squeezenet1_1 (num_classes=5), by keys and shapes",
     ) == loaded.target.notes
     assert ("module.",) == loaded.target.stripped_prefixes
 

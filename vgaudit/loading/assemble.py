@@ -120,7 +120,8 @@ def with_architecture(
         guess = recognise(weights.state)
         if guess is None:
             raise unknown_architecture(weights)
-        origin = replace(origin, notes=(*origin.notes, f"recognised as {guess}"))
+        note = f"recognised as {guess}, by keys and shapes"
+        origin = replace(origin, notes=(*origin.notes, note))
         arguments = {**guess.arguments, **options.model_args}
         arch, options = guess.spec, replace(options, model_args=arguments)
     built, keys = fitted(weights, arch, options)
