@@ -29,9 +29,9 @@ def render(rows: Sequence[Row]) -> str:
         for k, each in fits.items()
     }
     judges: dict[str, Judge] = {
-        "vgaudit": score.ours(("error",), None),
-        "vgaudit, warnings too": score.ours(("error", "warning"), None),
-        "vgaudit, fitted": score.ours(("error",), limits),
+        "vgaudit": score.ours(("error",), score.DEFAULTS),
+        "vgaudit, as fitted": score.ours(("error",), limits),
+        "vgaudit, before": score.ours(("error",), score.BEFORE),
         **{name: score.peer(name) for name in TOOLS},
     }
     parts = [
@@ -40,8 +40,8 @@ def render(rows: Sequence[Row]) -> str:
         *(_rates(second, group, judges) for group in ("any", *GROUPS)),
         _places(second, judges),
         _disguises(rows),
-        _families(second, judges["vgaudit, fitted"]),
-        _errors(second, judges["vgaudit, fitted"]),
+        _families(second, judges["vgaudit"]),
+        _errors(second, judges["vgaudit"]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -152,7 +152,7 @@ def _families(rows: Sequence[Row], judge: Judge) -> str:
 
     head = ("family", "recall SGD", "false alarms SGD", "recall Adam")
     table = _table((*head, "false alarms Adam"), body())
-    return f"### By family, fitted thresholds, on the second half\n\n{table}"
+    return f"### By family, on the second half\n\n{table}"
 
 
 def _two(t: Tally) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -166,6 +166,4 @@ def _errors(rows: Sequence[Row], judge: Judge) -> str:
         if t is not None:
             lines += [f"- missed: {n}" for n in t.missed]
             lines += [f"- false alarm: {n}" for n in t.alarmed]
-    return "### Every error on the second half, fitted thresholds\n\n" + "\n".join(
-        lines
-    )
+    return "### Every error on the second half\n\n" + "\n".join(lines)

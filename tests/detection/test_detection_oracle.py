@@ -11,7 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.detection.build import Spec, build
-from benchmarks.detection.oracle import dead, label, layer_groups
+from benchmarks.detection.oracle import blown_up, dead, label, layer_groups
 from benchmarks.detection.train import Run, train
 
 
@@ -85,3 +85,9 @@ def test_a_module_without_submodules_is_named_by_its_parameters() -> None:
     )
 
     assert layer_groups(build(spec))[-1] == ("weights.2",)
+
+
+def test_blown_up_is_told_by_the_untrained_loss() -> None:
+    assert blown_up(mlp(6, "relu", "huge"))
+    assert not blown_up(mlp(6, "relu"))
+    assert not blown_up(mlp(12, "sigmoid"))

@@ -63,7 +63,7 @@ def _profile(report: Report, flow: GradientFlow, look: Look) -> Text | None:
     if len(values) < 2:
         return None
     shown = binned(values, max(look.width - LABEL - 40, 16))
-    limit = report.thresholds.get(f"vanishing-gradient.{report.optimizer}_error", -3.25)
+    limit = report.thresholds.get(f"vanishing-gradient.{report.optimizer}_error", -3.6)
     line = Text()
     for value, height in zip(shown, heights(shown), strict=True):
         style = "red" if value < limit else "yellow" if value < limit + 1 else "green"

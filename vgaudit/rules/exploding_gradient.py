@@ -25,7 +25,7 @@ class ExplodingGradient(Rule):
     Why it matters:
         One learning rate serves all layers. Small enough for the first ones, it is
         ten thousand times too small for the last; large enough for the last, the
-        first ones diverge.
+        first ones diverge. Adam divides by the gradient's size and bears far more.
 
     False alarms:
         A trained model with a very small output scale, whose gradient at the output
@@ -41,7 +41,8 @@ class ExplodingGradient(Rule):
     """
 
     warning: float = threshold(3.0, "decades; at or above it a warning")
-    error: float = threshold(4.0, "decades; at or above it an error")
+    error: float = threshold(4.0, "decades; at or above it an error under SGD")
+    adam_error: float = threshold(16.0, "decades; at or above it an error under Adam")
 
     code: ClassVar[str] = "VG201"
     name: ClassVar[str] = "exploding-gradient"
@@ -49,6 +50,18 @@ class ExplodingGradient(Rule):
     FIRES: ClassVar[tuple[Example, ...]] = (
         Example("five decades", chain((5.0, 4.0, 3.0, 1.5, 0.0)), "error"),
         Example("three and a half decades", chain((3.5, 2.5, 1.5, 0.0)), "warning"),
+        Example(
+            "five decades under Adam",
+            chain((5.0, 4.0, 3.0, 1.5, 0.0)),
+            "warning",
+            Training("adam"),
+        ),
+        Example(
+            "twenty decades under Adam",
+            chain((20.0, 15.0, 10.0, 5.0, 0.0)),
+            "error",
+            Training("adam"),
+        ),
         Example(
             "an interval across the limit is unclear",
             chain((3.1, 2.0, 1.0, 0.0), spread=0.3),
@@ -64,7 +77,7 @@ class ExplodingGradient(Rule):
     def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
         """Yields one finding for the trunk."""
         grown = audit.flow.attenuation
-        if grown is None or (verdict := self._verdict(grown)) is None:
+        if grown is None or (verdict := self._verdict(grown, training)) is None:
             return
         level, limit, unclear = verdict
         first = next((x for x in audit.flow.layers if x.weighted and x.trunk), None)
@@ -92,9 +105,12 @@ class ExplodingGradient(Rule):
             source=first.source if first else None,
         )
 
-    def _verdict(self, grown: Interval) -> tuple[Level, float, bool] | None:
-        if grown.lo >= self.error:
-            return "error", self.error, False
+    def _verdict(
+        self, grown: Interval, training: Training
+    ) -> tuple[Level, float, bool] | None:
+        error = self.error if training.optimizer == "sgd" else self.adam_error
+        if grown.lo >= error:
+            return "error", error, False
         if grown.lo >= self.warning:
             return "warning", self.warning, False
         if grown.hi >= self.warning:
