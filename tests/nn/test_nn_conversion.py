@@ -211,6 +211,21 @@ def test_refusals_leave_the_layer_alone(make, message) -> None:
     assert keys == list(layer._parameters) + list(layer._buffers)
 
 
+class Clashing(nn.Linear):
+    def rows(self) -> int:
+        return 3
+
+
+def test_members_that_rotation_would_hide_are_refused() -> None:
+    marked = nn.Linear(2, 3)
+    marked.limit = 5  # type: ignore[assignment]
+    for layer, name in ((Clashing(2, 3), "rows"), (marked, "limit")):
+        with pytest.raises(CannotRewrite, match=f"has a member '{name}'"):
+            auto_rotate(layer)
+
+    assert 3 == Clashing(2, 3).rows()
+
+
 def test_arguments_that_do_not_fit_leave_the_layer_alone() -> None:
     layer = nn.Linear(2, 3)
     with pytest.raises(BadConfig, match="inputs for 5 channels, the layer has 2"):

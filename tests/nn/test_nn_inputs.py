@@ -55,6 +55,24 @@ def test_dropout_widens_as_it_does_in_training() -> None:
         Inputs.range(0, 1).with_dropout(1)
 
 
+@pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n != "prelu"])
+def test_range_behind_an_activation_holds_all_its_output(name) -> None:
+    found = Inputs.after_activation(name, 3.0)
+    y = _function(name)(torch.linspace(-3, 3, 6001))
+    low, high = found.center - found.spread, found.center + found.spread
+
+    assert low.item() - 1e-6 <= y.min().item() <= low.item() + 1e-6
+    assert high.item() - 1e-6 <= y.max().item() <= high.item() + 1e-6
+
+
+def test_range_behind_an_activation_without_a_limit() -> None:
+    whole = Inputs.after_activation("arctan")
+
+    assert pytest.approx(torch.pi / 2) == whole.spread.item()
+    with pytest.raises(BadConfig, match="the output of relu has no bound"):
+        Inputs.after_activation("relu")
+
+
 def test_inputs_per_channel_reach_grouped_convolutions_in_order() -> None:
     mean, std = torch.arange(6.0), torch.arange(1.0, 7.0)
     layer = nn.Conv1d(6, 4, 1, groups=2, bias=False)

@@ -7,89 +7,14 @@ element does not depend on the number of hinges.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from vgaudit.nn.cut import Cut, Scratch
 from vgaudit.nn.mesh import Mesh, bisect, finite_bounds
-
-_BLOCK = 1 << 17
-"""Elements per block and thread: measured best on 1 MB of second-level cache."""
-_BINS = 1 << 11
-"""Bins to fill at least, by splitting each into lanes."""
-_MOST_BINS = 1 << 15
-"""Bins that lanes may fill at most."""
-_MOST_LANES = 64
-
-
-class Cut:
-    """How tensors ``[outer, channels, inner]`` are cut into blocks, all alike.
-
-    A block holds whole samples where one fits, else channels of one sample, so
-    that it is contiguous in memory. On a GPU, all is one block.
-    """
-
-    def __init__(self, x: Tensor) -> None:
-        outer, channels, inner = x.shape
-        size = _BLOCK * torch.get_num_threads() if x.device.type == "cpu" else x.numel()
-        self._whole = channels * inner <= size
-        self._outer = outer
-        one = channels * inner if self._whole else inner
-        self.count = max(1, size // max(1, one))
-
-    @property
-    def blocks(self) -> int:
-        """How many blocks there are, of whole samples; else more than one."""
-        return -(-self._outer // self.count) if self._whole else 2
-
-    def of(self, x: Tensor) -> Sequence[Tensor]:
-        """Returns the blocks of ``x``, in order."""
-        if self._whole:
-            return torch.split(x, self.count) if self._outer > self.count else (x,)
-        samples = torch.split(x, 1)
-        return [part for one in samples for part in torch.split(one, self.count, 1)]
-
-    def rows(self, table: Tensor) -> Iterator[Tensor]:
-        """Yields each block's rows of a table ``[…, 1 or channels, any]``, for ever."""
-        if self._whole or table.shape[-2] == 1:
-            return itertools.repeat(table)
-        return itertools.cycle(torch.split(table, self.count, -2))
-
-
-class Scratch:
-    """Buffers by name and shape: two shapes at most, of full and of last blocks."""
-
-    def __init__(self, like: Tensor, dtype: torch.dtype) -> None:
-        self._device = like.device
-        self._dtype = dtype
-        self._buffers: dict[tuple[str, torch.Size], Tensor] = {}
-
-    def get(
-        self, name: str, shape: torch.Size, dtype: torch.dtype | None = None
-    ) -> Tensor:
-        """Returns the buffer, not filled."""
-        buffer = self._buffers.get((name, shape))
-        if buffer is None:
-            buffer = torch.empty(shape, dtype=dtype or self._dtype, device=self._device)
-            self._buffers[name, shape] = buffer
-        return buffer
-
-    def cast(self, x: Tensor, name: str) -> Tensor:
-        """Returns ``x`` in the type of the computation."""
-        if x.dtype == self._dtype:
-            return x
-        return self.get(name, x.shape).copy_(x)
-
-    def store(
-        self, out: Tensor, operation: Callable[..., Tensor], *args: Tensor
-    ) -> None:
-        """Writes ``operation(*args)`` to ``out``, through a buffer if types differ."""
-        if out.dtype == self._dtype:
-            operation(*args, out=out)
-        else:
-            out.copy_(operation(*args, out=self.get("stored", out.shape)))
+from vgaudit.nn.sums import Sums
 
 
 class Finder:
@@ -195,72 +120,6 @@ def differentiate(
         torch.index_select(slope_row, 0, place, out=buffer.view(-1))
         scratch.store(out, torch.mul, buffer, d_y)
     return result
-
-
-class Sums:
-    """Sums over each segment: of dLoss/dy · x for slopes, of dLoss/dy for levels.
-
-    With more than one block, every bin is split into ``lanes`` that neighbouring
-    elements take in turn. Neighbours mostly share a segment, and adding twice in
-    a row to one memory cell waits for the first store: lanes made the sums up to
-    four times as fast, and keep each of them short, hence accurate. Blocks are
-    added in float64.
-    """
-
-    def __init__(self, x: Tensor, mesh: Mesh) -> None:
-        self._shape = (x.shape[1], mesh.segments)
-        bins = x.shape[1] * mesh.segments
-        cut = Cut(x)
-        self.lanes = _lanes(bins) if cut.blocks > 1 else 1
-        self.starts = mesh.starts
-        if self.lanes > 1:
-            self.starts = self.starts + _lane_of(x, self.lanes, cut.count) * bins
-        self._bins = bins * self.lanes
-        self._slopes: list[Tensor] = []
-        self._levels: list[Tensor] = []
-
-    def add(self, place: Tensor, d_y: Tensor, d_y_times_x: Tensor) -> None:
-        """Adds one block, all three flat."""
-        if place.device.type == "cpu":
-            self._levels.append(torch.bincount(place, d_y, self._bins))
-            self._slopes.append(torch.bincount(place, d_y_times_x, self._bins))
-            return
-        # bincount waits for the device, and has no deterministic form there;
-        # index_add has one under torch.use_deterministic_algorithms.
-        empty = d_y.new_zeros(self._bins)
-        self._levels.append(empty.index_add(0, place, d_y))
-        self._slopes.append(empty.index_add(0, place, d_y_times_x))
-
-    def totals(self) -> tuple[Tensor, Tensor]:
-        """Returns dLoss/dslope and dLoss/dintercept, ``[C, S]``."""
-        return self._total(self._slopes), self._total(self._levels)
-
-    def _total(self, blocks: list[Tensor]) -> Tensor:
-        if len(blocks) == 1 and self.lanes == 1:
-            return blocks[0].view(self._shape)
-        wide = torch.float32 if blocks[0].device.type == "mps" else torch.float64
-        total = torch.stack(blocks).sum(0, dtype=wide)
-        return total.view(self.lanes, *self._shape).sum(0)
-
-
-def _lanes(bins: int) -> int:
-    """Returns a power of two: 4 or more, unless the bins would leave the cache."""
-    lanes = 4
-    while bins * lanes < _BINS and lanes < _MOST_LANES:
-        lanes *= 2
-    while bins * lanes > _MOST_BINS and lanes > 1:
-        lanes //= 2
-    return lanes
-
-
-def _lane_of(x: Tensor, lanes: int, samples: int) -> Tensor:
-    """Returns the lane of every element of a block, broadcastable over it; int32."""
-    inner = x.shape[2]
-    axis, length = (2, inner) if inner >= lanes else (0, min(samples, x.shape[0]))
-    shape = [1, 1, 1]
-    shape[axis] = length
-    lane = torch.arange(length, dtype=torch.int32, device=x.device)
-    return lane.bitwise_and_(lanes - 1).view(shape)
 
 
 def _bounds(slope: Tensor, cut: Cut) -> Iterator[tuple[Tensor, Tensor]] | None:

@@ -17,6 +17,7 @@ from vgaudit.nn.recurrent import (
     AutoRotatedLSTM,
     AutoRotatedRNN,
 )
+from vgaudit.nn.refusals import refuse_clash, refuse_unusual
 from vgaudit.nn.rotated import (
     AutoRotatedConv1d,
     AutoRotatedConv2d,
@@ -78,9 +79,11 @@ def auto_rotate(
         raise CannotRewrite(
             f"{type(module).__name__} is auto-rotated already", hint="bake it first"
         )
-    _refuse_unusual(module)
+    refuse_unusual(module)
     plain: Any = type(module)
-    module.__class__ = rotated_class(plain)
+    made = rotated_class(plain)
+    refuse_clash(plain.__name__, vars(module), made)
+    module.__class__ = made
     assert isinstance(module, AutoRotation)
     try:
         module.begin(limit=limit, denominator=denominator, inputs=inputs)
@@ -110,8 +113,15 @@ def rotated_class(plain: type[Any]) -> type[AutoRotation]:
 
 
 def _subclass(plain: type[Any], rotated: type[AutoRotation]) -> type[AutoRotation]:
-    """Returns a rotated class for a user's subclass, whose own forward is kept."""
+    """Returns a rotated class for a user's subclass, whose own forward is kept.
+
+    Raises:
+        CannotRewrite: the subclass has members of the names that rotation adds.
+    """
     family = rotated.__mro__[1]
+    known = rotated.plain_class.__mro__
+    for kind in [kind for kind in plain.__mro__ if kind not in known]:
+        refuse_clash(plain.__name__, vars(kind), rotated)
     members: dict[str, Any] = {
         "plain_class": plain,
         "__module__": __name__,
@@ -136,33 +146,6 @@ def _reduce(module: AutoRotation, protocol: Any) -> Any:
 def _revive(plain: Any) -> AutoRotation:
     made = rotated_class(plain)
     return made.__new__(made)
-
-
-def _refuse_unusual(module: nn.Module) -> None:
-    """Refuses layers whose weights are not ordinary parameters.
-
-    Raises:
-        CannotRewrite: with the reason.
-    """
-    # timid: weight_norm and the like compute the weight anew at every call, and
-    # a scale of it that they take out again is no rotation.
-    recurrent = isinstance(module, nn.RNNBase)
-    name = "weight_ih_l0" if recurrent else "weight"
-    weight = module._parameters.get(name)
-    if weight is None and hasattr(module, name):
-        raise CannotRewrite(
-            f"the {name} of {type(module).__name__} is computed, not a parameter",
-            hint="remove the parametrization first",
-        )
-    if isinstance(weight, nn.parameter.UninitializedParameter):
-        raise CannotRewrite(
-            f"{type(module).__name__} is not initialised", hint="run it once first"
-        )
-    if weight is not None and not weight.is_floating_point():
-        raise CannotRewrite(
-            f"{type(module).__name__} has weights of {weight.dtype}",
-            hint="auto-rotation needs real floating point weights",
-        )
 
 
 @torch.no_grad()

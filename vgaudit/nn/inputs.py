@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vgaudit.errors import BadConfig
+from vgaudit.nn.activations import activation
 
 Number = float | Tensor
+_DIPPING = frozenset({"gelu", "silu", "mish", "hardswish"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,30 @@ class Inputs:
         gamma = gamma.detach().flatten()
         beta = torch.zeros_like(gamma) if beta is None else beta.detach().flatten()
         return cls.moments(beta.clone(), gamma.abs())
+
+    @classmethod
+    def after_activation(cls, name: str, limit: float = math.inf) -> Inputs:
+        """Returns the range of an activation's output, where |its input| ≤ ``limit``.
+
+        A limit is what a layer with the denominator ``interval`` promises of its L.
+
+        Raises:
+            BadConfig: no such activation, or its output is unbounded.
+        """
+        row = activation(name)
+        low, high = row.low, row.high
+        if limit < math.inf:
+            function = getattr(torch, row.name, None) or getattr(F, row.name)
+            ends = function(torch.tensor([-limit, limit], dtype=torch.float64))
+            # Some dip below both ends; none of the table rises above them.
+            dips = row.low > -math.inf and row.name in _DIPPING
+            low, high = row.low if dips else float(ends[0]), float(ends[1])
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise BadConfig(
+                f"the output of {row.name} has no bound",
+                hint="give the limit of its input, or use Inputs.observed",
+            )
+        return cls.range(low, high)
 
     def with_dropout(self, p: float) -> Inputs:
         """Returns the inputs behind a dropout in training: 0, or 1/(1 − p) as large."""

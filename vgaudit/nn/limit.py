@@ -50,7 +50,7 @@ class Limit:
         given = [torch.as_tensor(n) for n in numbers if not isinstance(n, str | None)]
         if any(not bool(((n > 0) & n.isfinite()).all()) for n in given):
             raise BadConfig(
-                f"L must be positive and finite, not {self.value}",
+                f"L must be positive and finite, not {_brief(self.value)}",
                 hint="4 suits sigmoid, 2 suits tanh",
             )
 
@@ -73,6 +73,12 @@ class Limit:
     def shared(self) -> bool:
         """One L for all units."""
         return self.type.endswith("shared")
+
+
+def _brief(value: float | Tensor | str) -> str:
+    if isinstance(value, Tensor) and value.numel() > 1:
+        return f"between {value.min():g} and {value.max():g}"
+    return f"{value}" if isinstance(value, str) else f"{float(value):g}"
 
 
 def draw_limit(

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgaudit.nn.blocks import Sums, differentiate, evaluate
+from vgaudit.nn.blocks import differentiate, evaluate
 from vgaudit.nn.mesh import Mesh, segment, slopes, tables, values_gradient
+from vgaudit.nn.sums import Sums
 
 
 def piecewise_linear(
