@@ -37,6 +37,14 @@ def family(name: str) -> str:
     return head if head in FAMILIES else "classification"
 
 
+def weight(name: str) -> float:
+    """Returns billions of multiplications: the light ones are scanned first."""
+    from torchvision.models import get_model_weights
+
+    known = [w.meta.get("_ops", 0.0) for w in get_model_weights(name)]
+    return min(known, default=0.0)
+
+
 def scan(name: str, seed: int) -> Report:
     from vgaudit.judge import judge
     from vgaudit.measure import measure
@@ -123,10 +131,7 @@ def main() -> None:
         return
     from torchvision.models import list_models
 
-    order = (*FAMILIES, "quantization")
-    wanted = options.names or sorted(
-        list_models(), key=lambda n: order.index(family(n))
-    )
+    wanted = options.names or sorted(list_models(), key=weight)
     for name in todo(options.results, wanted, options.seed):
         line = record(name, options.seed)
         print(json.dumps(line)[:240], flush=True)

@@ -344,4 +344,5 @@ def test_thresholds_are_listed_by_name() -> None:
         "real_warning": 0.5,
         "real_error": 0.9,
         "units": 8,
+        "bound": 0.25,
     } == thresholds(rule)

@@ -14,8 +14,17 @@ from vgaudit.rules.rule import Example, Rule, Training, threshold
 from vgaudit.rules.wording import percent
 
 
-def _dead(units: int, dead: int, *, kind: str = "relu", real: bool = False) -> Audit:
-    audit = activation(chain(kind=kind), "layers.5", units=units, dead_units=dead)
+def _dead(
+    units: int, dead: int, *, kind: str = "relu", real: bool = False, samples: int = 64
+) -> Audit:
+    audit = activation(
+        chain(kind=kind),
+        "layers.5",
+        units=units,
+        dead_units=dead,
+        samples=samples,
+        dead_bound=min(1.0, 3 / samples),
+    )
     return fed(audit, kind="real", spec="imagefolder:photos") if real else audit
 
 
@@ -36,7 +45,8 @@ class DeadUnits(Rule):
     False alarms:
         Units for rare classes are dead on few samples, and synthetic inputs need not
         reach what real ones do: without real data the limits are higher and the
-        finding is about nearly whole layers only.
+        finding is about nearly whole layers only. With few samples a dead unit may
+        just be a rare one: then only a layer without any living unit is reported.
 
     Treatments:
         A leaky activation; a smaller learning rate and a less negative bias;
@@ -53,11 +63,15 @@ class DeadUnits(Rule):
     real_warning: float = threshold(0.5, "share of units on real data; at or above it")
     real_error: float = threshold(0.9, "share of units on real data; at or above it")
     units: int = threshold(8, "units from which a share means something")
+    bound: float = threshold(
+        0.25, "confidence bound; above it only a wholly dead layer counts"
+    )
 
     code: ClassVar[str] = "VG302"
     name: ClassVar[str] = "dead-units"
     FIRES: ClassVar[tuple[Example, ...]] = (
         Example("a dead layer", _dead(64, 64), "error"),
+        Example("a dead layer in four samples", _dead(64, 64, samples=4), "error"),
         Example("nine tenths on synthetic data", _dead(64, 58), "warning"),
         Example("nine tenths on real data", _dead(64, 58, real=True), "error"),
         Example("half on real data", _dead(64, 32, real=True), "warning"),
@@ -66,6 +80,7 @@ class DeadUnits(Rule):
         Example("all alive", chain(kind="relu")),
         Example("half on synthetic data", _dead(64, 32)),
         Example("four units", _dead(4, 4)),
+        Example("most of a layer in four samples", _dead(64, 58, samples=4)),
         Example("units could not be told", _dead(0, 0)),
         Example("a sigmoid is VG301's", _dead(64, 64, kind="sigmoid")),
     )
@@ -84,6 +99,8 @@ class DeadUnits(Rule):
     def _verdict(self, stats: ActivationFlow, real: bool) -> tuple[Level, float] | None:
         error = self.real_error if real else self.synthetic_error
         warning = self.real_warning if real else self.synthetic_warning
+        if stats.dead_bound > self.bound and stats.dead_units < stats.units:
+            return None
         if stats.dead_fraction >= error:
             return "error", error
         if stats.dead_fraction >= warning:
