@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,15 +29,24 @@ Ratio = Callable[[Measured], float]
 
 @dataclass(slots=True)
 class Batches:
-    """The figures of all batches under one blueprint.
+    """The figures of all batches.
 
     Joining two of them is joining their lists and sums, so batches, ranks and
     resumed runs are one operation.
+
+    Attributes:
+        blueprint: of the graph that most batches have.
+        weights: of the model.
+        measured: the batches.
+        others: further graphs, where control flow depends on the data.
+        share: batches that have the main graph.
     """
 
     blueprint: Blueprint
     weights: Weights
     measured: list[Measured]
+    others: tuple[Blueprint, ...] = ()
+    share: int = 0
 
     def over(self, ratio: Ratio) -> Interval | None:
         """Returns the interval of a figure over the batches that have it."""
@@ -56,6 +67,23 @@ class Batches:
                 batch.at.get(lower or "", math.nan), batch.at.get(upper or "", math.nan)
             )
         )
+
+
+def join(
+    weights: Weights, measured: list[Measured], follows: Sequence[Blueprint]
+) -> Batches:
+    """Returns the batches under the graph that most of them have.
+
+    Args:
+        weights: of the model.
+        measured: the batches.
+        follows: the blueprint of each.
+    """
+    counts = Counter(id(blueprint) for blueprint in follows)
+    distinct = list({id(blueprint): blueprint for blueprint in follows}.values())
+    main = max(distinct, key=lambda blueprint: counts[id(blueprint)])
+    others = tuple(blueprint for blueprint in distinct if blueprint is not main)
+    return Batches(main, weights, measured, others, counts[id(main)])
 
 
 def trunk(batches: Batches) -> tuple[TrunkStep, ...]:
@@ -130,29 +158,29 @@ def branches(batches: Batches) -> tuple[BranchFlow, ...]:
 
 def layers(batches: Batches) -> tuple[LayerFlow, ...]:
     """Returns the layer table in forward order, every parameter in it once."""
-    blueprint = batches.blueprint
-    cuts = set(blueprint.plan.cuts)
     sums = _activations(batches.measured)
-    rows = [*blueprint.rows, *_rows_without_gradient(batches)]
+    rows = _listed(batches)
+    listed = {name for row, _ in rows for name in row.parameters}
+    bare = _rows_without_gradient(batches, listed)
+    rows += [(row, batches.blueprint) for row in bare]
+    cuts = {id(blueprint): set(blueprint.plan.cuts) for _, blueprint in rows}
     table = []
-    for order, row in enumerate(rows):
+    for order, (row, blueprint) in enumerate(rows):
         activation = sums.get(row.activation) if row.activation else None
-        known = row.node is not None
+        node = row.node
         table.append(
             LayerFlow(
                 path=row.path,
                 type=row.type,
                 order=order,
-                depth=blueprint.plan.depth.get(row.node)
-                if row.node is not None
-                else None,
+                depth=None if node is None else blueprint.plan.depth.get(node),
                 call=row.call,
                 calls=row.calls,
                 source=row.source,
-                trunk=row.node in cuts,
+                trunk=node in cuts[id(blueprint)],
                 weighted=row.weighted,
                 attenuation=batches.attenuation(row.key),
-                gain=_gain(batches, row) if known else None,
+                gain=None if node is None else _gain(batches, blueprint, row),
                 zero_gradient=_is_zero(batches, row.key),
                 parameters=tuple(_parameter(batches, name) for name in row.parameters),
                 activation=activation.flow() if activation else None,
@@ -161,8 +189,23 @@ def layers(batches: Batches) -> tuple[LayerFlow, ...]:
     return tuple(table)
 
 
-def _gain(batches: Batches, row: Row) -> Interval | None:
-    blueprint = batches.blueprint
+def _listed(batches: Batches) -> list[tuple[Row, Blueprint]]:
+    """Returns the rows of all graphs, each call and each parameter once."""
+    found: list[tuple[Row, Blueprint]] = []
+    keys: set[str] = set()
+    owned: set[str] = set()
+    for blueprint in (batches.blueprint, *batches.others):
+        for row in blueprint.rows:
+            if row.key in keys:
+                continue
+            keys.add(row.key)
+            fresh = tuple(name for name in row.parameters if name not in owned)
+            owned.update(fresh)
+            found.append((dataclasses.replace(row, parameters=fresh), blueprint))
+    return found
+
+
+def _gain(batches: Batches, blueprint: Blueprint, row: Row) -> Interval | None:
     onward = blueprint.gains.onward.get(row.node) if row.node is not None else None
     if onward is not None:
         return batches.between(row.key, blueprint.names[onward])
@@ -189,14 +232,13 @@ def _activations(measured: Sequence[Measured]) -> dict[str, ActivationSums]:
     return joined
 
 
-def _rows_without_gradient(batches: Batches) -> list[Row]:
+def _rows_without_gradient(batches: Batches, listed: set[str]) -> list[Row]:
     """Returns rows for the parameters that no measured node uses.
 
     Their modules did not run, are detached, or run again inside reentrant
     activation checkpointing, where their gradient was caught on the way.
     """
     weights = batches.weights
-    listed = {name for row in batches.blueprint.rows for name in row.parameters}
     missing: dict[str, list[str]] = {}
     for name in weights.parameters:
         if name not in listed:
@@ -223,7 +265,8 @@ def _parameter(batches: Batches, name: str) -> ParameterFlow:
     norm = statistics.fmean(figure.norm for figure in seen) if seen else 0.0
     counted = [figure.zeros for figure in seen if not math.isnan(figure.zeros)]
     zeros = statistics.fmean(counted) if counted else numel
-    first = batches.measured[0]
+    module = owner(name)
+    called = any(module in b.called or name in b.used for b in batches.measured)
     return ParameterFlow(
         name=name,
         shape=tuple(parameter.shape),
@@ -236,7 +279,7 @@ def _parameter(batches: Batches, name: str) -> ParameterFlow:
         nonfinite=int(sum(figure.nonfinite for figure in seen)),
         trainable=parameter.requires_grad,
         connected=bool(seen),
-        called=owner(name) in first.called or name in first.used,
+        called=called,
         tied=tuple(batches.weights.tied.get(name, ())),
     )
 
@@ -255,17 +298,22 @@ def loss(batches: Batches, name: str) -> LossFlow:
 
 def not_measured(batches: Batches) -> tuple[NotMeasured, ...]:
     """Returns what is missing from the table, each with its reason."""
-    blueprint = batches.blueprint
-    found = dict(blueprint.unmeasured)
+    blueprints = (batches.blueprint, *batches.others)
+    rows = [row for row, _ in _listed(batches)]
+    found = {
+        place: why
+        for blueprint in blueprints
+        for place, why in blueprint.unmeasured.items()
+    }
     reached = {name for batch in batches.measured for name in batch.at}
-    for row in blueprint.rows:
+    for row in rows:
         if row.node is None and row.activation:
             found.setdefault(
                 row.key, "its gradient: it runs without one, or in place on a view"
             )
         elif row.node is not None and row.key not in reached:
             found.setdefault(row.key, "its gradient: the backward pass never came by")
-    for kind in sorted(set(blueprint.kinds)):
+    for kind in sorted({kind for one in blueprints for kind in one.kinds}):
         if kind == "CheckpointFunction":
             found["checkpointed segments"] = (
                 "their inner trunk: reentrant checkpointing hides it; "

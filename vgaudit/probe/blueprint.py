@@ -72,7 +72,8 @@ class Blueprint:
     """Names and structure of all that is measured.
 
     Attributes:
-        kinds: operations of the graph, to recognise the same graph again.
+        kinds, edges, leaves: operations of the graph, its edges and (node → ``id``)
+            its parameters, to recognise the same graph again.
         plan: data path, cut nodes, branches.
         habits: what later recordings need to know.
         rows: the layer table in forward order.
@@ -84,6 +85,8 @@ class Blueprint:
     """
 
     kinds: list[str]
+    edges: list[tuple[int, ...]]
+    leaves: dict[int, int]
     plan: Plan
     habits: Habits
     rows: list[Row]
@@ -95,7 +98,13 @@ class Blueprint:
 
     def fits(self, graph: Graph) -> bool:
         """Tells whether ``graph`` has the shape that this was made from."""
-        return graph.kinds == self.kinds
+        return (
+            graph.kinds == self.kinds
+            and graph.edges == self.edges
+            and all(
+                id(graph.leaves.get(node)) == key for node, key in self.leaves.items()
+            )
+        )
 
     @property
     def measured(self) -> set[int]:
@@ -124,8 +133,13 @@ def build(
     ]
     names = {row.node: row.key for row in rows if row.node is not None}
     names.update(_other_names(graph, plan, callers, names))
+    own = {id(parameter) for parameter in model.parameters()}
     blueprint = Blueprint(
         kinds=graph.kinds,
+        edges=graph.edges,
+        leaves={
+            node: id(leaf) for node, leaf in graph.leaves.items() if id(leaf) in own
+        },
         plan=plan,
         habits=habits,
         rows=rows,
@@ -273,8 +287,9 @@ def _activation_rows(graph: Graph, plan: Plan, recording: Recording) -> list[Row
     for site in recording.sites.values():
         place = graph.index.get(site.node) if site.node is not None else None
         place = place if place in plan.depth else None
-        if site.node is not None:
-            last = max(last, graphs.sequence(site.node))
+        made = site.node or site.after
+        if made is not None:
+            last = max(last, graphs.sequence(made))
         call, calls = _calls(site, recording)
         rows.append(
             Row(

@@ -281,6 +281,7 @@ class Recorder(TorchFunctionMode):
             node=node,
             order=len(self.recording.sites),
             own=own,
+            after=self.recording.latest,
         )
 
     # ---------------------------------------------------------- structure
@@ -301,6 +302,7 @@ class Recorder(TorchFunctionMode):
             self._provenance.note(tensor, data=bool(data))
             node = tensor.grad_fn
             if node is not None and node not in self.recording.calls:
+                self.recording.latest = node
                 self.recording.calls[node] = Call(path, name, caller(self._root))
                 if enters:
                     self.recording.entries.append(node)

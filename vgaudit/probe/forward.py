@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
-from vgaudit.errors import CannotRun
+from vgaudit.errors import CannotRun, NothingMeasured, VgauditError
 from vgaudit.probe import provenance
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.state import Twin
@@ -30,6 +31,7 @@ class Setting:
     """What stays the same over the batches of one scan."""
 
     model: nn.Module
+    twin: Twin
     loss: Loss | None
     device: torch.device
     dtype: torch.dtype | None
@@ -39,7 +41,7 @@ class Setting:
 
 
 def forward(
-    setting: Setting, twin: Twin, batch: Batch, recorder: Recorder
+    setting: Setting, batch: Batch, recorder: Recorder
 ) -> tuple[list[Tensor], Tensor | None]:
     """Returns the differentiable outputs, and the loss where there is one.
 
@@ -49,7 +51,7 @@ def forward(
     args, kwargs, labels = cast(
         (batch.args, batch.kwargs, batch.labels),
         device=setting.device,
-        dtype=setting.dtype or _own_dtype(twin),
+        dtype=setting.dtype or _own_dtype(setting.twin),
     )
     provenance.mark((args, kwargs))
     try:
@@ -63,7 +65,7 @@ def forward(
     chosen = _select(value, setting.output)
     outputs = differentiable(chosen)
     if not outputs:
-        raise _no_gradient(chosen, twin, recorder)
+        raise _no_gradient(chosen, setting.twin, recorder)
     loss = None
     if setting.loss is not None:
         if setting.check is not None:
@@ -84,6 +86,8 @@ def _loss(loss: Loss, output: Any, labels: Any) -> Tensor:
     except CannotRun:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise CannotRun(
             f"the loss {loss.name} failed: {first_line(error)}",
             hint="check that labels and output fit; --loss chooses another",
@@ -106,11 +110,11 @@ def _select(value: Any, output: str | None) -> Any:
     if output is None:
         return value
     try:
-        if isinstance(value, dict):
+        if isinstance(value, Mapping) and output in value:
             return value[output]
         if output.lstrip("-").isdigit():
-            return list(value)[int(output)]
-        return getattr(value, output)
+            return _items(value)[int(output)]
+        return value[output] if isinstance(value, Mapping) else getattr(value, output)
     except (KeyError, IndexError, AttributeError, TypeError) as error:
         raise CannotRun(
             f"the model's output has no {output!r}; it is a {type(value).__name__}",
@@ -118,7 +122,18 @@ def _select(value: Any, output: str | None) -> Any:
         ) from error
 
 
-def _no_gradient(output: Any, twin: Twin, recorder: Recorder) -> CannotRun:
+def _items(value: Any) -> list[Any]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
+        return [getattr(value, spec.name) for spec in dataclasses.fields(value)]
+    return list(value.values() if isinstance(value, Mapping) else value)
+
+
+def _no_gradient(output: Any, twin: Twin, recorder: Recorder) -> VgauditError:
+    if not twin.parameters:
+        return NothingMeasured(
+            "the model has no parameters",
+            hint="nothing in it can be trained; scan the model that holds the weights",
+        )
     if not any(p.requires_grad for p in twin.parameters.values()):
         return CannotRun(
             f"0 of {len(twin.parameters)} parameters are trainable",
@@ -159,11 +174,12 @@ def failure(error: Exception, model: nn.Module, recorder: Recorder) -> Exception
     path, module = _failing_module(error, model)
     given = recorder.recording.last_inputs.get(path, "")
     where = f"{path or 'the model'} ({type(module).__name__})"
-    wanted = getattr(module, "in_features", None) or getattr(
-        module, "in_channels", None
-    )
     shape = f" on input {given}" if given else ""
-    wants = f"; it takes {wanted} input features" if wanted else ""
+    wants = "".join(
+        f"; it takes {getattr(module, name)} input {word}"
+        for name, word in (("in_features", "features"), ("in_channels", "channels"))
+        if hasattr(module, name)
+    )
     return CannotRun(
         f"{where} failed{shape}{wants}: {first_line(error)}",
         hint=_failure_hint(error),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torch.autograd.graph import Node
@@ -25,6 +26,7 @@ class Site:
         order: position among the activation calls of the pass.
         own: the module is the activation, so its path names the call.
         entry: the autograd node that made its input.
+        after: the last autograd node made before, for its place in the order.
     """
 
     key: str
@@ -36,6 +38,7 @@ class Site:
     order: int
     own: bool = False
     entry: Node | None = None
+    after: Node | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +62,15 @@ class Habits:
     ignored: set[str] = field(default_factory=set)
     units: dict[str, Activation] = field(default_factory=dict)
 
+    @classmethod
+    def joined(cls, all_habits: Iterable[Habits]) -> Habits:
+        """Returns what was learned from several graphs of one model."""
+        joined = cls()
+        for habits in all_habits:
+            joined.ignored |= habits.ignored
+            joined.units |= habits.units
+        return joined
+
 
 @dataclass(slots=True)
 class Recording:
@@ -69,6 +81,7 @@ class Recording:
         observations: their statistics, still on the device.
         unmeasured: place → why it could not be measured.
         calls: node → the call that made it (structure pass).
+        latest: the last node that was made (structure pass).
         entries: nodes at which data meets the first tensor that needs a
             gradient (structure pass).
         calls_of: module path → number of calls.
@@ -80,6 +93,7 @@ class Recording:
     observations: list[Observation] = field(default_factory=list)
     unmeasured: dict[str, str] = field(default_factory=dict)
     calls: dict[Node, Call] = field(default_factory=dict)
+    latest: Node | None = None
     entries: list[Node] = field(default_factory=list)
     calls_of: Counter[str] = field(default_factory=Counter)
     used: set[int] = field(default_factory=set)
@@ -89,5 +103,6 @@ class Recording:
         """Lets go of the autograd graph, which keeps a whole pass in memory."""
         self.calls.clear()
         self.entries.clear()
+        self.latest = None
         for site in self.sites.values():
-            site.node = site.entry = None
+            site.node = site.entry = site.after = None

@@ -15,9 +15,10 @@ from vgaudit.errors import BadConfig, CannotRun, NothingMeasured
 from vgaudit.flow import Blocker, GradientFlow, Interval, Precision
 from vgaudit.job import ProbeOptions
 from vgaudit.probe import assemble, blockers, state
-from vgaudit.probe.assemble import Batches
+from vgaudit.probe.assemble import Batches, join
 from vgaudit.probe.blueprint import Blueprint
 from vgaudit.probe.forward import Setting, is_out_of_memory
+from vgaudit.probe.lazy import materialised
 from vgaudit.probe.state import Twin
 from vgaudit.probe.step import Measured, measure
 from vgaudit.probe.tensors import map_tensors, tensors_in
@@ -26,6 +27,7 @@ Progress = Callable[[str], None]
 
 # Below these a float32 gradient is near the end of its range.
 _TINY_NORM = 1e-30
+_LAZY = "lazy modules were initialised by the first batch, in a copy of the model"
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -57,8 +59,12 @@ def probe(
     say = progress or (lambda _: None)
     device = parse_device(options.device)
     with state.untouched(model, device), state.eager(model):
-        state.prepare_mode(model, options.mode)
-        return _ladder(_Scan(model, list(batches), loss, options, say))
+        given = list(batches)
+        state.seed_all(options.seed, device)
+        ready = materialised(model, given)
+        notes = () if ready is model else (_LAZY,)
+        state.prepare_mode(ready, options.mode)
+        return _ladder(_Scan(ready, given, loss, options, say, notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class _Scan:
     loss: Loss | None
     options: ProbeOptions
     say: Progress
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -87,7 +94,7 @@ def _ladder(scan: _Scan) -> GradientFlow:
     """Measures, and again in higher precision where the figures need it."""
     asked = scan.options.dtype
     fixed = None if asked == "auto" else parse_dtype(asked)
-    first = _measure_all(scan, fixed)
+    first = _first(scan, fixed)
     best, reason = first, ""
     while fixed is None:
         finer, why = _finer(best)
@@ -102,6 +109,19 @@ def _ladder(scan: _Scan) -> GradientFlow:
         again.notes[:0] = best.notes
         best, reason = again, why
     return _flow(scan, best, _precision(first, best, reason, own_dtype(scan.model)))
+
+
+def _first(scan: _Scan, fixed: torch.dtype | None) -> _Pass:
+    """Measures in the precision asked for; in float32 where half cannot run."""
+    own = own_dtype(scan.model)
+    try:
+        return _measure_all(scan, fixed)
+    except CannotRun as error:
+        if fixed is not None or own not in _HALVES:
+            raise
+        done = _measure_all(scan, torch.float32)
+        done.notes.append(f"not measured in {_name(own)}: {error.message}")
+        return done
 
 
 def own_dtype(model: nn.Module) -> torch.dtype:
@@ -168,9 +188,15 @@ def _measure_all(scan: _Scan, dtype: torch.dtype | None) -> _Pass:
     device = parse_device(options.device)
     twin = Twin(scan.model, device=device, dtype=dtype, unfreeze=options.unfreeze)
     setting = Setting(
-        scan.model, scan.loss, device, dtype, options.seed, options.output
+        model=scan.model,
+        twin=twin,
+        loss=scan.loss,
+        device=device,
+        dtype=dtype,
+        seed=options.seed,
+        output=options.output,
     )
-    measuring = _Measuring(setting, twin)
+    measuring = _Measuring(setting)
     skipped = 0
     with twin.standing_in(scan.model):
         for number, batch in enumerate(scan.batches):
@@ -179,15 +205,29 @@ def _measure_all(scan: _Scan, dtype: torch.dtype | None) -> _Pass:
                 continue
             scan.say(f"batch {number + 1} of {len(scan.batches)}")
             measuring.add(batch, number)
-    if measuring.blueprint is None:
-        raise NothingMeasured(
-            f"none of {len(scan.batches)} batches could be measured: "
-            f"{skipped} hold NaN or infinite values",
-            hint="check the data, or measure on synthetic inputs without --data",
+    if not measuring.measured:
+        raise _nothing(len(scan.batches))
+    joined = measuring.joined()
+    if joined.others:
+        graphs = len(joined.others) + 1
+        measuring.notes.append(
+            f"control flow depends on the data: {graphs} graphs in "
+            f"{len(joined.measured)} batches; the trunk is that of {joined.share}"
         )
-    joined = Batches(measuring.blueprint, twin.weights, measuring.measured)
     own = dtype or own_dtype(scan.model)
     return _Pass(joined, own, measuring.blocked, skipped, measuring.notes)
+
+
+def _nothing(batches: int) -> NothingMeasured:
+    if not batches:
+        return NothingMeasured(
+            "there was no batch to measure",
+            hint="check the data, or measure on synthetic inputs without --data",
+        )
+    return NothingMeasured(
+        f"none of {batches} batches could be measured: all hold NaN or infinite values",
+        hint="check the data, or measure on synthetic inputs without --data",
+    )
 
 
 @dataclass(slots=True)
@@ -195,30 +235,40 @@ class _Measuring:
     """The batches measured so far, on one twin of the model."""
 
     setting: Setting
-    twin: Twin
-    blueprint: Blueprint | None = None
+    known: list[Blueprint] = field(default_factory=list)
+    follows: list[Blueprint] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     blocked: tuple[Blocker, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def add(self, batch: Batch, number: int) -> None:
         """Measures one more batch."""
-        done = self._fitting(batch, number)
-        if not self.measured and self.blueprint is not None:
-            self.blocked = blockers.find(self.blueprint, self.twin, done)
+        twin, seed = self.setting.twin, self.setting.seed
+        done, blueprint = self._fitting(batch, number)
+        if not self.measured:
+            self.blocked = blockers.find(blueprint, twin, done)
             if any(blocker.replaced for blocker in self.blocked):
-                blockers.replace(self.twin, self.blocked, self.setting.seed)
-                again = self._fitting(batch, number)
+                blockers.replace(twin, self.blocked, seed)
+                again, blueprint = self._fitting(batch, number)
                 again.called, again.used = done.called, done.used
                 done = again
         self.measured.append(done)
+        self.follows.append(blueprint)
 
-    def _fitting(self, batch: Batch, number: int) -> Measured:
+    def joined(self) -> Batches:
+        """Returns all batches, under the graph that most of them have."""
+        return join(self.setting.twin.weights, self.measured, self.follows)
+
+    def _fitting(self, batch: Batch, number: int) -> tuple[Measured, Blueprint]:
         """Measures a batch, halved as often as memory demands."""
         for smaller in _halves(batch):
             try:
-                done, self.blueprint = measure(
-                    self.setting, self.twin, smaller, number, self.blueprint
+                done, blueprint = measure(
+                    self.setting,
+                    smaller,
+                    number=number,
+                    known=self.known,
+                    zeros=not self.measured,
                 )
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -227,7 +277,9 @@ class _Measuring:
             if smaller.size < batch.size:
                 cut = f"batch {number + 1} cut to {smaller.size} samples"
                 self.notes.append(f"out of memory: {cut}")
-            return done
+            if not any(blueprint is seen for seen in self.known):
+                self.known.append(blueprint)
+            return done, blueprint
         raise CannotRun(
             "out of memory even with one sample",
             hint="use a smaller input, --device cpu, or a machine with more memory",
@@ -288,7 +340,7 @@ def _flow(scan: _Scan, best: _Pass, precision: Precision) -> GradientFlow:
         input_std=assemble.mean([b.input_std for b in measured]),
         loss=None if scan.loss is None else assemble.loss(batches, scan.loss.name),
         not_measured=assemble.not_measured(batches),
-        notes=tuple(dict.fromkeys(best.notes)),
+        notes=tuple(dict.fromkeys((*scan.notes, *best.notes))),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +17,7 @@ from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.forward import Setting, first_line, forward, is_out_of_memory
 from vgaudit.probe.gauges import Gauges, root_sum_square
-from vgaudit.probe.recording import Recording
+from vgaudit.probe.recording import Habits, Recording
 from vgaudit.probe.state import Twin
 from vgaudit.probe.sums import ActivationSums
 from vgaudit.probe.tensors import tensors_in
@@ -64,23 +65,41 @@ class Measured:
 
 
 def measure(
-    setting: Setting, twin: Twin, batch: Batch, number: int, blueprint: Blueprint | None
+    setting: Setting,
+    batch: Batch,
+    *,
+    number: int,
+    known: Sequence[Blueprint],
+    zeros: bool,
 ) -> tuple[Measured, Blueprint]:
     """Returns the figures of one batch, and the blueprint they follow.
 
     A graph of another shape (data-dependent control flow) gets a new blueprint
     by running the batch again with full recording.
+
+    Args:
+        setting: what is the same for all batches.
+        batch: what to run.
+        number: of the batch, for its random numbers.
+        known: blueprints of the graphs seen before.
+        zeros: count the exact zeros of the parameters' gradients.
     """
-    result = _attempt(setting, twin, batch, number, blueprint)
+    result = _attempt(setting, batch, number=number, known=known, zeros=zeros)
     if result is None:
-        result = _attempt(setting, twin, batch, number, None)
+        result = _attempt(setting, batch, number=number, known=(), zeros=zeros)
         assert result is not None
     return result
 
 
 def _attempt(
-    setting: Setting, twin: Twin, batch: Batch, number: int, blueprint: Blueprint | None
+    setting: Setting,
+    batch: Batch,
+    *,
+    number: int,
+    known: Sequence[Blueprint],
+    zeros: bool,
 ) -> tuple[Measured, Blueprint] | None:
+    twin = setting.twin
     twin.zero_grad()
     # The same draws whenever this batch is measured again, in any precision.
     state.seed_all(_mix(setting.seed, number, -1), setting.device)
@@ -94,18 +113,18 @@ def _attempt(
     recorder = Recorder(
         setting.model,
         samples=batch.size,
-        habits=blueprint.habits if blueprint else None,
+        habits=Habits.joined(b.habits for b in known) if known else None,
         on_recompute=recompute,
     )
     with torch.enable_grad(), recorder:
-        output, loss = forward(setting, twin, batch, recorder)
+        output, loss = forward(setting, batch, recorder)
         heads = [loss] if loss is not None and _owns_loss(setting) else output
         nodes = graph.read(heads)
-        if blueprint is not None and not blueprint.fits(nodes):
+        blueprint = next((b for b in known if b.fits(nodes)), None)
+        if known and blueprint is None:
             return None
-        first = blueprint is None
         if blueprint is None:
-            blueprint = _blueprint(setting, twin, nodes, recorder)
+            blueprint = _blueprint(setting, nodes, recorder)
             measured.called = set(recorder.recording.calls_of)
             measured.used = _used(twin, recorder.recording)
         attach(gauges, blueprint, nodes, heads)
@@ -121,9 +140,10 @@ def _attempt(
     measured.activations = {
         seen.key: seen.sums() for seen in recorder.recording.observations
     }
+    gates = {row.activation for row in blueprint.rows if row.gate}
     for key, sums in measured.activations.items():
-        sums.gate = any(row.gate for row in blueprint.rows if row.key == key)
-    measured.parameters = _parameters(twin, zeros=first)
+        sums.gate = key in gates
+    measured.parameters = _parameters(twin, zeros=zeros)
     return measured, blueprint
 
 
@@ -135,10 +155,9 @@ def _used(twin: Twin, recording: Recording) -> set[str]:
     return {name for name, p in twin.parameters.items() if id(p) in recording.used}
 
 
-def _blueprint(
-    setting: Setting, twin: Twin, nodes: graph.Graph, recorder: Recorder
-) -> Blueprint:
-    names = {id(parameter): name for name, parameter in twin.parameters.items()}
+def _blueprint(setting: Setting, nodes: graph.Graph, recorder: Recorder) -> Blueprint:
+    parameters = setting.twin.parameters
+    names = {id(parameter): name for name, parameter in parameters.items()}
     recording = recorder.recording
     plan = graph.plan(nodes, recording.entries, names, recording.calls)
     return build(setting.model, nodes, recording, recorder.habits, plan)
@@ -160,8 +179,9 @@ def attach(
 
 def _gates(recording: Recording, blueprint: Blueprint) -> None:
     # A site that the first pass did not see belongs to no row.
+    listed = {row.activation for row in blueprint.rows}
     for key in recording.sites:
-        if key not in {row.key for row in blueprint.rows}:
+        if key not in listed:
             blueprint.unmeasured.setdefault(key, "not called in the first batch")
 
 

@@ -15,6 +15,7 @@ from vgaudit.probe import graph, provenance, state
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.forward import failure
+from vgaudit.probe.lazy import materialised
 from vgaudit.probe.tensors import differentiable, map_tensors
 
 
@@ -29,6 +30,7 @@ def structure(model: nn.Module, batch: Batch, *, mode: str = "train") -> Structu
     """
     model = state.unwrap(model)
     with state.untouched(model), state.eager(model):
+        model = materialised(model, [batch])
         state.prepare_mode(model, mode)
         return _structure(model, batch)
 

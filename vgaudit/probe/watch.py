@@ -16,7 +16,6 @@ from torch.utils.hooks import RemovableHandle
 from vgaudit.errors import NothingMeasured
 from vgaudit.flow import Audit, DataFacts, GradientFlow, Precision, RunFacts, Target
 from vgaudit.probe import assemble, graph, norms, provenance, state
-from vgaudit.probe.assemble import Batches
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.gauges import Gauges, root_sum_square
@@ -50,7 +49,7 @@ class Watch:
         self._describe = describe
         self._handles: list[RemovableHandle] = []
         self._recorder: Recorder | None = None
-        self._blueprint: Blueprint | None = None
+        self._known: list[Blueprint] = []
         self._passes: list[_Pass] = []
         self._active: list[_Pass] = []
         self._backward = -1
@@ -140,16 +139,16 @@ class Watch:
         nodes = graph.read(heads)
         names = {id(p): name for name, p in self._model.named_parameters()}
         recording = recorder.recording
-        if self._blueprint is None or not self._blueprint.fits(nodes):
+        blueprint = next((b for b in self._known if b.fits(nodes)), None)
+        if blueprint is None:
             plan = graph.plan(nodes, recording.entries, names, recording.calls)
-            self._blueprint = build(
-                self._model, nodes, recording, recorder.habits, plan
-            )
+            blueprint = build(self._model, nodes, recording, recorder.habits, plan)
+            self._known.append(blueprint)
         gauges = Gauges()
-        attach(gauges, self._blueprint, nodes, heads)
+        attach(gauges, blueprint, nodes, heads)
         used = {names[key] for key in recording.used if key in names}
         recording.forget_graph()
-        return _Pass(recorder, gauges, len(heads), used)
+        return _Pass(recorder, gauges, len(heads), used, blueprint)
 
     # ---------------------------------------------------------- results
 
@@ -159,14 +158,16 @@ class Watch:
         Raises:
             NothingMeasured: no forward pass with a backward pass was seen.
         """
-        measured = [seen.measured() for seen in self._passes if seen.gauges.at]
-        if not measured or self._blueprint is None:
+        passes = [seen for seen in self._passes if seen.gauges.at]
+        if not passes:
             raise NothingMeasured(
                 "no backward pass was seen",
                 hint="call the model and loss.backward() inside the with block, "
                 "with gradients enabled",
             )
-        batches = Batches(self._blueprint, state.weights_of(self._model), measured)
+        measured = [seen.measured() for seen in passes]
+        weights = state.weights_of(self._model)
+        batches = assemble.join(weights, measured, [seen.blueprint for seen in passes])
         mode: Literal["train", "eval"] = "train" if self._model.training else "eval"
         device, dtype = _device_and_type(self._model)
         return GradientFlow(
@@ -180,7 +181,7 @@ class Watch:
             seed=0,
             precision=Precision(dtype=dtype, measured=dtype),
             attenuation=assemble.total(batches),
-            weight_layers=self._blueprint.plan.weight_layers,
+            weight_layers=batches.blueprint.plan.weight_layers,
             layers=assemble.layers(batches),
             trunk=assemble.trunk(batches),
             branches=assemble.branches(batches),
@@ -222,9 +223,14 @@ class _Pass:
     """One watched forward pass, and what its backward pass brings."""
 
     def __init__(
-        self, recorder: Recorder, gauges: Gauges, heads: int, used: set[str]
+        self,
+        recorder: Recorder,
+        gauges: Gauges,
+        heads: int,
+        used: set[str],
+        blueprint: Blueprint,
     ) -> None:
-        self.gauges = gauges
+        self.gauges, self.blueprint = gauges, blueprint
         self._recorder = recorder
         self._heads = heads
         self._used = used
