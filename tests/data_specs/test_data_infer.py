@@ -111,6 +111,19 @@ def test_a_position_table_of_any_length_is_found() -> None:
     assert 15 == form.shape[-1] // 8
 
 
+def test_a_size_that_is_asserted_without_a_word_is_found() -> None:
+    class Asserts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.shape[-1] == 256
+            return self.conv(x)
+
+    assert "float32 4x3x256x256" == found(Asserts(), batch_size=4)
+
+
 def test_big_models_are_searched_without_computing() -> None:
     class Wide(nn.Module):
         def __init__(self) -> None:

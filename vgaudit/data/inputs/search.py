@@ -139,6 +139,15 @@ class Search:
         return trial.ran and trial.keeps_batch
 
 
+def _is_final(error: Exception | None) -> bool:
+    """Tells whether a failure that repeats itself will go on doing so.
+
+    Not if the input is too small, and not if a size is asserted without a word.
+    """
+    asserted = isinstance(error, AssertionError)
+    return not asserted and not _TOO_SMALL.search(str(error))
+
+
 def mismatch(error: Exception | None, batch: int) -> int:
     """Returns −1 if the input was too small, +1 if too large, 0 if unknown.
 
