@@ -103,9 +103,8 @@ class Search:
                 continue
             repeats = repeats + 1 if str(trial.error) == last else 0
             last = str(trial.error)
-            if best is not None or (
-                repeats == _REPEATS and not _TOO_SMALL.search(last)
-            ):
+            final = repeats == _REPEATS and _is_final(trial.error)
+            if best is not None or final:
                 break
             signs[size] = mismatch(trial.error, form.size)
         return best or self._bisect(proposal, signs)
