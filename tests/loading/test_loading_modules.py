@@ -266,6 +266,10 @@ HOSTILE = {
         lambda: poison(lambda m: vars(m).update(state_dict=3)),
         "the attribute state_dict hides a method",
     ),
+    "unnamed attribute": (
+        lambda: poison(lambda m: vars(m).update({3: 4})),
+        "an attribute has no name",
+    ),
     "within itself": (
         lambda: poison(lambda m: m._modules.update(self=m)),
         "contains itself",

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from vgaudit.errors import CannotLoad
 from vgaudit.loading.local_file import LocalFile
+from vgaudit.loading.wording import listed, shorten
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 ENCRYPTED = 0x1
@@ -123,7 +124,7 @@ def check_members(file: LocalFile, members: list[zipfile.ZipInfo]) -> None:
         grown = member.file_size > MAX_RATIO * member.compress_size
         if grown and member.file_size > FREE_SIZE:
             raise CannotLoad(
-                f"{file.path}: compressed record {member.filename} grows from "
+                f"{file.path}: compressed record {shorten(member.filename)} grows from "
                 f"{member.compress_size} to {member.file_size} bytes: "
                 "not written by torch.save",
                 hint="get the file from its author again",
@@ -136,7 +137,7 @@ def check_members(file: LocalFile, members: list[zipfile.ZipInfo]) -> None:
     (name, count), *_ = Counter(m.filename for m in members).most_common(1) or [("", 0)]
     if count > 1:
         raise CannotLoad(
-            f"{file.path}: {count} records are named {name}",
+            f"{file.path}: {count} records are named {shorten(name)}",
             hint="which one counts differs between readers: save the model again",
         )
 
@@ -144,7 +145,7 @@ def check_members(file: LocalFile, members: list[zipfile.ZipInfo]) -> None:
 def odd_names(names: tuple[str, ...]) -> list[str]:
     """Returns a note for each member whose name points out of the archive."""
     return [
-        f"suspicious member {name!r}; nothing is extracted"
+        f"suspicious member {shorten(name)}; nothing is extracted"
         for name in names
         if ".." in PurePosixPath(name.replace("\\", "/")).parts
         or name.startswith(("/", "\\"))
@@ -173,7 +174,7 @@ def check_sums(file: LocalFile, archive: zipfile.ZipFile) -> list[str]:
                 raise
             raise CannotLoad(
                 f"{file.path}: CRC mismatch in record "
-                f"{member.filename.partition('/')[2] or member.filename}: "
+                f"{shorten(member.filename.partition('/')[2] or member.filename)}: "
                 "the file is corrupt",
                 hint="copy or download it again",
             ) from error
@@ -252,7 +253,7 @@ def wrong_kind(file: LocalFile, archive: Archive) -> CannotLoad:
     if archive.kind in FOREIGN:
         name, hint = FOREIGN[archive.kind]
         return CannotLoad(f"{file.path} is {name}", hint=hint)
-    inside = ", ".join(archive.names[:3]) or "nothing"
+    inside = listed(archive.names[:3]) or "nothing"
     return CannotLoad(
         f"{file.path} is a zip archive that holds {inside}: not a PyTorch file itself",
         hint="unpack it and give the model inside",

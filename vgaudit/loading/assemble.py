@@ -16,10 +16,11 @@ from vgaudit.loading.checkpoint import Entry, select
 from vgaudit.loading.contents import Contents
 from vgaudit.loading.fit import Weights, fit
 from vgaudit.loading.loaded import KeyReport, LoadedModel, Origin, finish
-from vgaudit.loading.module_tree import check_tree
+from vgaudit.loading.module_tree import check_tree, state_of
 from vgaudit.loading.recognise import recognise
 from vgaudit.loading.spec import parse
-from vgaudit.loading.tensors import listed, sound
+from vgaudit.loading.tensors import sound
+from vgaudit.loading.wording import listed, shorten
 
 BUILDERS = (torchvision_zoo, timm_zoo, huggingface, factory)
 """What can build an architecture; the first that matches is asked."""
@@ -86,7 +87,7 @@ def noted(origin: Origin, entry: Entry) -> Origin:
         return origin
     is_module = isinstance(entry.value, nn.Module)
     kind = "module-pickle" if is_module else "checkpoint"
-    note = f"taken from the entry {entry.key}"
+    note = f"taken from the entry {shorten(entry.key)}"
     return replace(origin, format=kind, notes=(*origin.notes, note))
 
 
@@ -99,7 +100,7 @@ def whole_module(
     origin = replace(origin, notes=(*origin.notes, *notes))
     if arch is None:
         return finish(module, origin)
-    state = module.state_dict()
+    state = state_of(module, origin.spec)
     weights = Weights(
         state=dict(state),
         versions=getattr(state, "_metadata", None),

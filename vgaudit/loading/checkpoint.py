@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vgaudit.errors import BadConfig, CannotLoad
+from vgaudit.loading.wording import shorten
 
 MAX_LEVELS = 4
 EXTRA_STATE = "_extra_state"
@@ -58,7 +59,7 @@ def select(root: Any, key: str | None, place: str) -> Entry:
         return Entry("", root)
     found = candidates(root)
     if len(found) > 1:
-        names = "|".join(entry.key for entry in found)
+        names = "|".join(shorten(entry.key) for entry in found)
         raise BadConfig(
             f"{place} holds several sets of weights: {names.replace('|', ', ')}",
             hint=f"choose --key {names}",
@@ -140,7 +141,7 @@ def reach(root: Any, key: str, place: str) -> Mapping[str, Any] | nn.Module:
         }
         if is_weights(part):
             return part
-    choices = "|".join(entry.key for entry in candidates(root))
+    choices = "|".join(shorten(entry.key) for entry in candidates(root))
     raise BadConfig(
         f"{place}: no weights under the key {key!r} in {summary(root)}",
         hint=f"choose --key {choices}" if choices else "leave --key out",
@@ -157,7 +158,7 @@ def steps(key: str) -> Iterator[str]:
 def summary(root: Any) -> str:
     """Returns what an object is, in a few words; never its ``repr``."""
     if isinstance(root, Mapping):
-        keys = [str(k)[:40] for k in list(root)[:8] if isinstance(k, str | int)]
+        keys = [shorten(str(k), 40) for k in list(root)[:8] if isinstance(k, str | int)]
         more = ", …" if len(root) > len(keys) else ""
         return f"keys {', '.join(keys)}{more}" if root else "an empty dict"
     if isinstance(root, Tensor):

@@ -16,8 +16,8 @@ from vgaudit.loading.foreign import refuse_foreign
 from vgaudit.loading.loaded import Origin
 from vgaudit.loading.local_file import LocalFile, examine, regular_size
 from vgaudit.loading.survey import survey
-from vgaudit.loading.tensors import listed, shorten
 from vgaudit.loading.torch_file import open_file
+from vgaudit.loading.wording import listed, shorten
 
 INDEX_SUFFIXES = (".safetensors.index.json", ".bin.index.json")
 MAX_INDEX = 64 * 2**20

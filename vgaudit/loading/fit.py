@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vgaudit.errors import BadConfig, CannotLoad
 from vgaudit.loading.keys import Match, Shape, fits, match_keys, unwrap
 from vgaudit.loading.loaded import KeyReport
-from vgaudit.loading.tensors import SHOWN, listed, shorten
+from vgaudit.loading.wording import SHOWN, listed, one_line, shorten
 
 BATCH_COUNT = "num_batches_tracked"
 
@@ -126,7 +126,7 @@ def refuse_rivals(match: Match, place: str) -> None:
         BadConfig: names the prefixes.
     """
     if match.rivals:
-        names = [prefix.rstrip(".") for prefix in (match.prefix, *match.rivals)]
+        names = [shorten(p.rstrip(".")) for p in (match.prefix, *match.rivals)]
         raise BadConfig(
             f"{place} holds several sets of weights: {', '.join(names)}",
             hint=f"choose --key {'|'.join(names)}",
@@ -244,7 +244,7 @@ def refuse(place: str, name: str, misfit: Misfit, error: Exception) -> CannotLoa
     if misfit.shapes:
         texts = tuple(misfit.shapes.values())
         parts.append(f"{len(texts)} of another shape: {'; '.join(texts[:SHOWN])}")
-    reason = "; ".join(parts) or " ".join(str(error).split())[:200]
+    reason = "; ".join(parts) or one_line(error)
     return CannotLoad(f"{place} does not fit {name}: {reason}", hint=way_out(misfit))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vgaudit.errors import CannotLoad
+from vgaudit.loading.wording import one_line
 
 SECONDS = 5.0
 CONFIG = "config.json"
@@ -21,7 +22,7 @@ def import_transformers() -> Any:
     try:
         import transformers
     except (ImportError, RuntimeError, OSError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise CannotLoad(
             f"transformers cannot be imported: {text}", hint="pip install transformers"
         ) from error
@@ -48,7 +49,7 @@ def fetch(name: str, *, weights: bool) -> Path:
             name, allow_patterns=wanted, etag_timeout=SECONDS
         )
     except Exception as error:
-        text = (str(error).strip().splitlines() or [""])[0][:160]
+        text = one_line(error, 160)
         raise CannotLoad(
             f"hf:{name} cannot be fetched: {type(error).__name__}: {text}",
             hint="offline, or no such model? give a local directory: hf:DIR",

@@ -28,7 +28,7 @@ from vgaudit.loading.safetensors_file import read_header
 from vgaudit.loading.seeding import seeded
 from vgaudit.loading.spec import Spec, existing, no_such_file
 from vgaudit.loading.survey import survey
-from vgaudit.loading.tensors import SHOWN, listed, shorten
+from vgaudit.loading.wording import SHOWN, listed, one_line, shorten
 
 SCHEME = "hf"
 CONFIG = "config.json"
@@ -337,7 +337,7 @@ def reporting(repository: Repository) -> Iterator[None]:
     except CannotLoad:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise CannotLoad(
             f"{repository.folder}: transformers cannot load it: {text}",
             hint="check that the directory is complete",

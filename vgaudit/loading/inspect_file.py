@@ -17,12 +17,12 @@ from vgaudit.loading.archive import FOREIGN, Archive, examine_archive, is_zip
 from vgaudit.loading.checkpoint import candidates, is_weights, reach
 from vgaudit.loading.inspection import Inspection, of_tensors, shown, with_guess
 from vgaudit.loading.local_file import LocalFile, examine
-from vgaudit.loading.module_tree import check_tree
+from vgaudit.loading.module_tree import check_tree, state_of
 from vgaudit.loading.refusal import is_user_class
 from vgaudit.loading.spec import Spec
 from vgaudit.loading.survey import Survey, survey
-from vgaudit.loading.tensors import shorten
 from vgaudit.loading.torch_file import read_safely
+from vgaudit.loading.wording import shorten
 
 CODE_ARCHIVES = ("torchscript", "pt2", "torch-package")
 
@@ -163,5 +163,5 @@ def of_module(known: Inspection, module: nn.Module) -> Inspection:
     """Returns the figures of a pickled module."""
     notes = check_tree(module, known.spec)
     known = replace(known, format="module-pickle", notes=(*known.notes, *notes))
-    described = of_tensors(known, module.state_dict())
+    described = of_tensors(known, state_of(module, known.spec))
     return replace(described, architecture=type(module).__name__)

@@ -13,7 +13,7 @@ from vgaudit.loading.inspection import Inspection, of_tensors
 from vgaudit.loading.loaders import find, load_directory
 from vgaudit.loading.local_file import examine
 from vgaudit.loading.spec import Spec, parse
-from vgaudit.loading.tensors import shorten
+from vgaudit.loading.wording import shorten
 
 
 def inspect(text: str, options: LoadOptions) -> Inspection:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vgaudit.loading.keys import WRAPPERS
 from vgaudit.loading.recognise import recognise
-from vgaudit.loading.tensors import shorten
+from vgaudit.loading.wording import shorten
 
 SHOWN_KEYS = 20
 

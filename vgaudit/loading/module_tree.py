@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from vgaudit.errors import CannotLoad
-from vgaudit.loading.tensors import plain_tensor, shorten
+from vgaudit.loading.tensors import plain_tensor
+from vgaudit.loading.wording import shorten
 
 MAX_LEVELS = 100
 
@@ -38,7 +39,7 @@ def check_tree(root: nn.Module, place: str) -> list[str]:
     """
     notes: dict[str, None] = {}
     for found in walk(root, place):
-        where = f"{place}: {found.path or type(root).__name__}"
+        where = f"{place}: {shorten(found.path) or type(root).__name__}"
         check_tables(found.module, where)
         check_names(found.module, where)
         for note in make_plain(found.module, where):
@@ -57,7 +58,7 @@ def walk(root: nn.Module, place: str) -> Iterator[Place]:
     while waiting:
         current = waiting.pop()
         if id(current.module) in current.above:
-            raise hostile(f"{place}: {current.path[:80]} contains itself")
+            raise hostile(f"{place}: {shorten(current.path)} contains itself")
         if len(current.above) > MAX_LEVELS:
             raise hostile(f"{place}: modules are nested too deep: over {MAX_LEVELS}")
         if id(current.module) in seen:
@@ -87,8 +88,10 @@ def check_tables(module: nn.Module, where: str) -> None:
 
 
 def check_names(module: nn.Module, where: str) -> None:
-    """Refuses an attribute that hides a method of ``nn.Module``."""
+    """Refuses an attribute without a proper name, or that hides a method."""
     for name in vars(module):
+        if not isinstance(name, str):
+            raise hostile(f"{where} is not restored: an attribute has no name")
         if callable(getattr(nn.Module, name, None)):
             raise hostile(f"{where}: the attribute {shorten(name)} hides a method")
 
@@ -106,6 +109,21 @@ def make_plain(module: nn.Module, where: str) -> Iterator[str]:
                 is_parameter = table == "_parameters"
                 entries[name] = nn.Parameter(tensor, trains) if is_parameter else tensor
                 yield note
+
+
+def state_of(root: nn.Module, place: str) -> Mapping[str, Any]:
+    """Returns the state_dict of a module that came out of a pickle.
+
+    Raises:
+        CannotLoad: the hooks that it was pickled with fail.
+    """
+    try:
+        state: Mapping[str, Any] = root.state_dict()
+    except Exception as error:
+        raise hostile(
+            f"{place}: its state_dict() fails: {type(error).__name__}"
+        ) from error
+    return state
 
 
 def hostile(message: str) -> CannotLoad:

@@ -6,8 +6,8 @@ import sys
 
 from vgaudit.errors import CannotLoad
 from vgaudit.loading.survey import Survey
-from vgaudit.loading.tensors import listed
 from vgaudit.loading.trust import PACKAGES
+from vgaudit.loading.wording import listed
 
 MAIN = "__main__"
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vgaudit.errors import CannotLoad
 from vgaudit.loading.local_file import LocalFile
-from vgaudit.loading.tensors import shorten
+from vgaudit.loading.wording import shorten
 
 LENGTH_BYTES = 8
 MAX_HEADER = 100_000_000

@@ -24,6 +24,7 @@ from vgaudit.loading.pickle_facts import MalformedPickle, Node, PickleFacts
 from vgaudit.loading.pickle_scan import scan
 from vgaudit.loading.tensors import quantized
 from vgaudit.loading.trust import Verdict, judge, quantisation
+from vgaudit.loading.wording import shorten
 
 LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 LEGACY_PREFIX_PICKLES = 3
@@ -86,7 +87,7 @@ def survey(file: LocalFile) -> Survey:
         found = survey_pickle(file)
     name = quantisation(found.facts.globals)
     if name is not None:
-        raise quantized(f"{file.path} ({name})")
+        raise quantized(f"{file.path} ({shorten(name)})")
     return found
 
 
@@ -99,11 +100,11 @@ def survey_zip(file: LocalFile) -> Survey:
     for key, storage in facts.storages.items():
         record = f"data/{key}"
         if record not in archive.sizes:
-            raise file.damaged(f"record {record} is missing")
+            raise file.damaged(f"record {shorten(record)} is missing")
         needed = storage.numel * item_size(storage.kind)
         if archive.sizes[record] < needed:
             raise file.damaged(
-                f"record {record} has {archive.sizes[record]} bytes, "
+                f"record {shorten(record)} has {archive.sizes[record]} bytes, "
                 f"its tensor needs {needed}"
             )
     return Survey(

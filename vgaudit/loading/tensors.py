@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vgaudit.errors import CannotLoad
+from vgaudit.loading.wording import shorten
 
 MAX_DENSE = 2**26
 """Elements up to which a sparse weight is made dense: 256 MiB of float32."""
-
-SHOWN = 5
 
 FLOAT8 = "float8"
 
@@ -105,16 +104,3 @@ def check_storage(where: str, tensor: Tensor) -> None:
             f"{where}: numel exceeds storage: {tensor.numel()} elements over {held}",
             hint="save it contiguous: tensor.clone()",
         )
-
-
-def shorten(name: str) -> str:
-    """Returns a name from a file, harmless to print and not too long."""
-    visible = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in name)
-    return visible if len(visible) <= 80 else f"{visible[:79]}…"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Returns the first five names and how many follow."""
-    shown = ", ".join(shorten(name) for name in names[:SHOWN])
-    more = len(names) - SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown

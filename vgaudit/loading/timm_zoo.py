@@ -15,6 +15,7 @@ from vgaudit.loading.loaded import ExampleInput, InputHint
 from vgaudit.loading.local_file import require_torch
 from vgaudit.loading.seeding import seeded
 from vgaudit.loading.spec import Spec
+from vgaudit.loading.wording import one_line
 
 SCHEME = "timm"
 
@@ -53,7 +54,7 @@ def zoo() -> Any:
     try:
         import timm
     except (ImportError, RuntimeError, OSError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise CannotLoad(
             f"timm cannot be imported: {text}", hint="pip install timm"
         ) from error
@@ -93,7 +94,7 @@ def construct(name: str, options: LoadOptions, *, on_meta: bool) -> nn.Module:
             )
             return module
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         if options.pretrained:
             raise CannotLoad(
                 f"{SCHEME}:{name}: pretrained weights cannot be fetched: {text}",

@@ -15,6 +15,7 @@ from vgaudit.loading.local_file import LocalFile, plain_digest
 from vgaudit.loading.refusal import is_user_class, refuse
 from vgaudit.loading.survey import Survey
 from vgaudit.loading.user_code import add_import_paths, classes, failed
+from vgaudit.loading.wording import one_line, shorten
 
 ANY = "yes"
 
@@ -91,7 +92,7 @@ def read_safely(survey: Survey, allowed: tuple[tuple[Any, str], ...]) -> Any:
 
 def detail(error: Exception) -> str:
     """Returns the first line of an error, unless it gives advice on loading."""
-    line = (str(error).strip().splitlines() or [""])[0][:160]
+    line = shorten((str(error).strip().splitlines() or [""])[0], 160)
     advises = "weights_only" in line or "safe_globals" in line
     return f": {line}" if line and not advises else ""
 
@@ -107,8 +108,9 @@ def unpickle(survey: Survey) -> Any:
                 stream, map_location="cpu", weights_only=False, mmap=False
             )
     except (ModuleNotFoundError, AttributeError) as error:
+        text = one_line(error, 160)
         raise CannotLoad(
-            f"{survey.file.path}: its pickle needs code that is not here: {error}",
+            f"{survey.file.path}: its pickle needs code that is not here: {text}",
             hint="add the folder that holds it: --import-path DIR",
         ) from error
     except (Exception, SystemExit) as error:

@@ -17,6 +17,7 @@ from vgaudit.loading.loaded import ExampleInput, InputHint
 from vgaudit.loading.local_file import require_torch
 from vgaudit.loading.seeding import seeded
 from vgaudit.loading.spec import Spec
+from vgaudit.loading.wording import one_line
 
 SCHEME = "torchvision"
 DEFAULT_SIZE = 224
@@ -62,7 +63,7 @@ def zoo() -> Any:
     try:
         import torchvision.models as models
     except (ImportError, RuntimeError, OSError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise CannotLoad(
             f"torchvision cannot be imported: {text}",
             hint="install the torchvision release that belongs to this torch",
@@ -140,7 +141,7 @@ def construct(
 
 def refused(name: str, error: Exception) -> CannotLoad:
     """Returns the error for arguments that the builder does not take."""
-    text = " ".join(str(error).split())[:200]
+    text = one_line(error)
     return CannotLoad(
         f"{SCHEME}:{name} cannot be built: {text}", hint="check --model-arg"
     )

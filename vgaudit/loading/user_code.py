@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from vgaudit.errors import BadConfig, CannotLoad
-from vgaudit.loading.tensors import listed
+from vgaudit.loading.wording import listed, one_line
 
 MAIN = "__main__"
 HERE = Path(__file__).parent
@@ -149,7 +149,7 @@ def import_file(path: Path) -> ModuleType:
 def failed(what: str, error: BaseException) -> CannotLoad:
     """Returns the error for user code that raised, with the line that did."""
     kind = type(error).__name__
-    text = " ".join(str(error).split())[:300]
+    text = one_line(error, 300)
     if isinstance(error, SystemExit):
         reason = f"{what} called sys.exit({error.code!r})"
     elif isinstance(error, SyntaxError):
