@@ -23,6 +23,9 @@ class ConvertOptions:
         limit: L of ``ar`` and the size that ``rescale`` gives pre-activations
             (99 % quantile of |z|); None takes the activation's default.
         centre: subtract each unit's mean; None where the model is stuck.
+        refit: after ``ar`` and ``rescale`` of a layer, fit the next Linear layer so
+            that the function stays nearly the same; None where nothing is centred
+            and the activation saturates.
         normed: convert layers before a normalization too, where ``ar`` and
             ``rescale`` do nothing.
         start: shape that ``adact`` starts from.
@@ -36,6 +39,7 @@ class ConvertOptions:
     preserve: bool = False
     limit: float | None = None
     centre: bool | None = None
+    refit: bool | None = None
     normed: bool = False
     start: Start = "auto"
     hinges: int = 9

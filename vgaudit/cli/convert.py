@@ -95,6 +95,15 @@ Centre = Annotated[
         rich_help_panel=CONVERSION,
     ),
 ]
+Refit = Annotated[
+    bool | None,
+    typer.Option(
+        "--refit/--no-refit",
+        help="Fit the next Linear layer so that the function nearly stays; without "
+        "either, where nothing is centred and the activation saturates.",
+        rich_help_panel=CONVERSION,
+    ),
+]
 Normed = Annotated[
     bool,
     typer.Option(
@@ -132,6 +141,7 @@ def convert(
     preserve: Preserve = False,
     limit: Limit = None,
     centre: Centre = None,
+    refit: Refit = None,
     normed: Normed = False,
     start: StartOption = StartName.auto,
     hinges: Hinges = 9,
@@ -247,6 +257,7 @@ def _options(given: dict[str, Any]) -> Any:
         preserve=given["preserve"],
         limit=given["limit"],
         centre=given["centre"],
+        refit=given["refit"],
         normed=given["normed"],
         start=given["start"].value,
         hinges=given["hinges"],

@@ -177,7 +177,7 @@ def _closing(done: Conversion) -> Iterator[str]:
 
 def advice(done: Conversion, comparison: Comparison) -> tuple[str, ...]:
     """Returns what to tell a user about a conversion, beside the figures."""
-    if comparison.healthy and done.options.to != "plain":
+    if comparison.healthy and not done.preserved:
         return (
             "the scan before found nothing to treat: leave this model as it is, a "
             "conversion can only cost accuracy",

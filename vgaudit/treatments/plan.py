@@ -37,6 +37,7 @@ class LayerTarget:
         acts: the activation calls, in order.
         norms: normalizations between layer and activation.
         calls: how often the layer runs in one pass.
+        following: the Linear layer that alone takes what comes of it, or empty.
     """
 
     path: str
@@ -44,6 +45,7 @@ class LayerTarget:
     acts: list[Act] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
     calls: int = 0
+    following: str = ""
 
 
 @dataclass(slots=True)
@@ -101,6 +103,7 @@ def plan_layers(graph: fx.Graph, model: nn.Module, options: ConvertOptions) -> P
             continue
         target = found.setdefault(path, LayerTarget(path, act.site.kind, norms=norms))
         target.acts.append(act)
+        target.following = _following(node, graph)
     for path, target in found.items():
         _settle(plan, graph, target, f"{path}.weight" if path else "weight")
     _recurrent(plan, graph, model, options)
@@ -137,6 +140,13 @@ def _recurrent(
             plan.layers.append(LayerTarget(path, name, calls=1))
     for target in plan.layers:
         target.calls = counts.get(target.path, target.calls)
+
+
+def _following(node: fx.Node, graph: fx.Graph) -> str:
+    """Returns the Linear layer after an activation, if nothing else uses its weight."""
+    path = provenance.next_linear(node)
+    users = provenance.users_of_parameter(graph, f"{path}.weight") if path else []
+    return path if len(users) == 1 else ""
 
 
 def _settle(plan: Plan, graph: fx.Graph, target: LayerTarget, weight: str) -> None:

@@ -217,6 +217,24 @@ def _is_weight(node: fx.Node, user: fx.Node) -> bool:
     return node.op == "get_attr" and node in user.args[1:]
 
 
+def next_linear(activation: fx.Node) -> str:
+    """Returns the module whose Linear alone takes an activation's output, or nothing.
+
+    Dropout and flattening may lie in between.
+    """
+    node = activation
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        name = name_of(node)
+        if name == "linear":
+            found = weight_name(node) or ""
+            path = found.rpartition(".")[0]
+            return path if path == path_of(node) else ""
+        if name not in _DROPOUTS and name not in ("flatten", "view", "reshape"):
+            break
+    return ""
+
+
 def weight_name(source: fx.Node) -> str | None:
     """Returns the name of the parameter that a layer multiplies with."""
     args = source.args

@@ -9,7 +9,7 @@ Source: the idea is that of layer-sequential unit variance, arXiv 1511.06422.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from vgaudit.conversion import ConvertOptions, Edit, Refusal
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig, CannotRewrite
-from vgaudit.nn.activations import ACTIVATIONS
+from vgaudit.nn import ACTIVATIONS, AutoRotation
 from vgaudit.treatments.plan import LayerTarget
+from vgaudit.treatments.refit import Refit
 from vgaudit.treatments.statistics import check_alive, survey
 from vgaudit.treatments.steps import Step, add_bias
 
@@ -73,12 +74,14 @@ def rescale(
     done = Done()
     for target in targets:
         steps = with_bias(model, target) if centre else []
+        keeper = refitter(model, target, batches, options, centre=centre)
         try:
             edit = _one(model, target, batches, options, centre=centre)
         except CannotRewrite as error:
             done.refuse(target, error)
-            edit = None
-        done.add(edit, steps)
+            done.add(None, steps)
+            continue
+        done.add(with_refit(edit, keeper), steps)
     return done
 
 
@@ -116,6 +119,36 @@ def _one(
         activations=tuple(act.site.key for act in target.acts),
         source=target.acts[0].site.source,
     )
+
+
+def refitter(
+    model: nn.Module,
+    target: LayerTarget,
+    batches: Sequence[Batch],
+    options: ConvertOptions,
+    *,
+    centre: bool,
+) -> Refit | None:
+    """Returns what will refit the layer after a target, or None."""
+    known = ACTIVATIONS.get(target.kind)
+    wanted = options.refit
+    if wanted is None:
+        wanted = not centre and known is not None and known.bounded
+    if not wanted or options.preserve or not target.following or target.calls != 1:
+        return None
+    follower = model.get_submodule(target.following)
+    if not isinstance(follower, nn.Linear) or isinstance(follower, AutoRotation):
+        return None
+    if follower._parameters.get("bias") is None:
+        return None
+    return Refit(model, target.following, batches)
+
+
+def with_refit(edit: Edit, keeper: Refit | None) -> Edit:
+    """Refits the next layer, and returns the edit with what came of it."""
+    if keeper is None:
+        return edit
+    return replace(edit, change=f"{edit.change}; {keeper.apply()}")
 
 
 def limit_of(kind: str, options: ConvertOptions) -> float:

@@ -20,7 +20,14 @@ from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRewrite
 from vgaudit.nn import AutoRotation, Inputs, Limit, auto_rotate, bake, fold_
 from vgaudit.treatments.plan import LayerTarget
-from vgaudit.treatments.rescale import Done, limit_of, transform_, with_bias
+from vgaudit.treatments.rescale import (
+    Done,
+    limit_of,
+    refitter,
+    transform_,
+    with_bias,
+    with_refit,
+)
 from vgaudit.treatments.statistics import QUANTILE, LayerStatistics, check_alive, survey
 from vgaudit.treatments.steps import Step, Turn
 
@@ -45,6 +52,7 @@ def rotate(
         if centre and not options.preserve:
             steps += with_bias(model, target)
         kind = type(model.get_submodule(target.path)).__name__
+        keeper = refitter(model, target, batches, options, centre=centre)
         try:
             found = (
                 known.get(target.path) or survey(model, [target], batches)[target.path]
@@ -56,7 +64,7 @@ def rotate(
             continue
         turn = turn_of(model.get_submodule(target.path))
         steps.append(Step(kind="rotate", path=target.path, turn=turn))
-        done.add(_edit(target, kind, change), steps)
+        done.add(with_refit(_edit(target, kind, change), keeper), steps)
     return done
 
 
