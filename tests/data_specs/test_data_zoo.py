@@ -57,8 +57,17 @@ FORMS = {
 }
 
 
+HEAVY = {"vit_b_32", "swin_t", "s3d"}
+
+
 @pytest.mark.usefixtures("quick_initialisation")
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else [])
+        for name in FORMS
+    ],
+)
 def test_torchvision_models_get_what_they_take(zoo: Any, name: str) -> None:
     model = build(zoo, name)
     before = model_state(model)
