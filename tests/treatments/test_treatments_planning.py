@@ -106,6 +106,26 @@ def test_gates_are_left() -> None:
     assert len(refusals) == 2
 
 
+class Excited(nn.Module):
+    """Squeeze and excitation: the sigmoid gates what the tanh gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value, self.squeeze = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.value(x))
+        x = x * torch.sigmoid(self.squeeze(x.mean((2, 3), keepdim=True)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_what_a_gate_multiplies_is_no_gate() -> None:
+    layers, refusals = planned(Excited(), 3, 5, 5)
+    assert layers == ["value"]
+    assert list(refusals) == ["sigmoid#1"]
+
+
 class Elsewhere(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ torchvision = pytest.importorskip(
 # ReLU, SiLU … layers the architecture has, counted in its source.
 FAST = {
     "squeezenet1_1": (25, 25, 25),
-    "mobilenet_v3_small": (10, 24, 24),
+    "mobilenet_v3_small": (10, 33, 33),
     "shufflenet_v2_x0_5": (0, 37, 37),
     "resnet18": (0, 9, 9),
 }

@@ -60,6 +60,8 @@ _PARTS = frozenset({"chunk", "split", "getitem", "unbind", "select", "narrow"})
 _MERGES = frozenset({"add", "sub", "cat", "concat", "stack", "sum", "iadd", "rsub"})
 _PRODUCTS = frozenset({"mul", "imul", "rmul"})
 
+_GATE_STEPS = 4
+
 
 @dataclass(slots=True)
 class Chain:
@@ -161,15 +163,23 @@ def strangers(activation: fx.Node, chain: Chain) -> Iterator[fx.Node]:
 
 
 def is_gate(activation: fx.Node) -> bool:
-    """Tells whether the activation's output multiplies other data."""
-    front = [activation]
-    for _ in range(4):
-        users = [user for node in front for user in node.users]
-        for user in users:
-            if name_of(user) in _PRODUCTS and _mixes_data(user):
-                return True
-        front = [user for user in users if name_of(user) in _RESHAPES]
-    return False
+    """Tells whether all that the activation's output does is multiply other data.
+
+    In squeeze-and-excitation the sigmoid is a gate; the value that it multiplies
+    also feeds the pooling before it, and is none.
+    """
+    front, multiplies = [activation], False
+    for _ in range(_GATE_STEPS):
+        following = []
+        for user in (user for node in front for user in node.users):
+            if name_of(user) in _RESHAPES:
+                following.append(user)
+            elif name_of(user) in _PRODUCTS and _mixes_data(user):
+                multiplies = True
+            else:
+                return False
+        front = following
+    return multiplies and not front
 
 
 def _mixes_data(product: fx.Node) -> bool:
