@@ -265,6 +265,22 @@ def sharded(tmp_path: Path) -> Path:
     return indexed(tmp_path, weight_map)
 
 
+def test_shards_of_torch_save_load_and_are_never_trusted(tmp_path: Path) -> None:
+    state, arch = tiny().state_dict(), tiny_arch(tmp_path)
+    parts = {"a.bin": ["0.weight", "0.bias"], "b.bin": ["2.weight", "2.bias"]}
+    for name, keys in parts.items():
+        saved(tmp_path / name, {key: state[key] for key in keys})
+    weight_map = {key: name for name, keys in parts.items() for key in keys}
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+
+    assert same_state(tiny(), read(index, arch=arch).module)
+    saved(tmp_path / "b.bin", {**state, "extra": tiny()})
+    message, hint = refusal(index, CannotLoad, arch=arch, trust_pickle="yes")
+    assert "b.bin refused: needs globals torch.nn.modules.container" in message
+    assert "here only plain weights are read: save them as safetensors" == hint
+
+
 def indexed(folder: Path, weight_map: Any) -> Path:
     """The index with that map."""
     path = folder / "model.safetensors.index.json"

@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from tests.loading.builders import (
+    edited,
     fixture_arch,
     identical,
     legacy,
     read,
     refusal,
+    same_state,
     saved,
     tiny,
     tiny_arch,
@@ -310,6 +312,20 @@ def test_a_lightning_checkpoint_loads(tmp_path: Path) -> None:
 
     assert ("model.",) == loaded.target.stripped_prefixes
     assert identical(tiny()[0].weight.detach(), loaded.module[0].weight.detach())
+
+
+def test_weights_of_another_device_load_on_the_cpu(tmp_path: Path, arch: str) -> None:
+    path = saved(tmp_path / "a.pt", tiny_state())
+
+    def on_cuda(members: dict[str, bytes]) -> None:
+        cpu, cuda = b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:7"
+        assert cpu in members["a/data.pkl"]
+        members["a/data.pkl"] = members["a/data.pkl"].replace(cpu, cuda)
+
+    loaded = read(edited(path, on_cuda), arch=arch)
+
+    assert same_state(tiny(), loaded.module)
+    assert {"cpu"} == {p.device.type for p in loaded.module.parameters()}
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:

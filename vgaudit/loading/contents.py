@@ -102,6 +102,7 @@ def read_shards(file: LocalFile, text: str) -> Contents:
     tier = "T0"
     for name in sorted(set(weight_map.values())):
         path = shard_path(file.path, name)
+        check_plain(examine(path))
         part = read(path, text, LoadOptions())
         held = set(part.root) if isinstance(part.root, Mapping) else set()
         promised = {key for key, place in weight_map.items() if place == name}
@@ -177,3 +178,24 @@ def shard_path(index: Path, name: str) -> Path:
         )
     regular_size(path)
     return path
+
+
+def check_plain(file: LocalFile) -> None:
+    """Refuses a file of weights that is damaged or needs more trust than none.
+
+    Raises:
+        CannotLoad: which.
+    """
+    if safetensors_file.looks_like(file.head, file.path.suffix):
+        safetensors_file.read_header(file)
+        return
+    verdict = survey(file).verdict
+    if verdict.tier == "T0":
+        return
+    names = verdict.unsafe or tuple(name for _, name in verdict.allowed)
+    reasons = [f"needs globals {listed(names)}"] if names else []
+    raise CannotLoad(
+        f"{file.path} refused: {'; '.join((*reasons, *verdict.reasons))} "
+        f"(tier {verdict.tier}, sha256 {file.sha256})",
+        hint="here only plain weights are read: save them as safetensors",
+    )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vgaudit.job import LoadOptions
-from vgaudit.loading import factory, huggingface
+from vgaudit.loading import factory, hf_repository, huggingface
 from vgaudit.loading.assemble import architecture
 from vgaudit.loading.inspect_file import of_file
 from vgaudit.loading.inspection import Inspection, of_tensors
@@ -65,7 +65,7 @@ def of_zoo(spec: Spec, options: LoadOptions) -> Inspection:
 def of_directory(spec: Spec, options: LoadOptions) -> Inspection:
     """Returns the figures of a directory's weights, and its configuration."""
     assert spec.path is not None
-    name = huggingface.find_weights(spec.path)
+    name = hf_repository.find_weights(spec.path)
     known = Inspection(spec=spec.text, format="huggingface", tier="T0")
     if name is not None:
         known = of_file(replace(spec, path=spec.path / name), options)
@@ -73,8 +73,8 @@ def of_directory(spec: Spec, options: LoadOptions) -> Inspection:
         if name is None:
             load_directory(spec, options)  # raises, with what it looked for
         return known
-    config = huggingface.read_config(spec.path)
-    huggingface.refuse_config(spec.path, config)
+    config = hf_repository.read_config(spec.path)
+    hf_repository.refuse_config(spec.path, config)
     names = config.get("architectures")
     first = names[0] if isinstance(names, list) and names else config["model_type"]
     metadata = {**known.metadata, "model_type": shorten(config["model_type"])}

@@ -9,7 +9,13 @@ from typing import Protocol
 
 from vgaudit.errors import BadConfig, CannotLoad, UnknownSource
 from vgaudit.job import LoadOptions
-from vgaudit.loading import factory, huggingface, timm_zoo, torchvision_zoo
+from vgaudit.loading import (
+    factory,
+    hf_repository,
+    huggingface,
+    timm_zoo,
+    torchvision_zoo,
+)
 from vgaudit.loading.assemble import assemble
 from vgaudit.loading.built import Built, loaded
 from vgaudit.loading.contents import read
@@ -159,11 +165,11 @@ def load_directory(spec: Spec, options: LoadOptions) -> LoadedModel:
     assert spec.path is not None
     if options.arch is None and huggingface.matches(spec):
         return huggingface.load(spec, options)
-    name = huggingface.find_weights(spec.path)
+    name = hf_repository.find_weights(spec.path)
     if name is None:
         raise CannotLoad(
             f"{spec.path} is a directory without a model: looked for "
-            f"{', '.join((huggingface.CONFIG, *huggingface.WEIGHTS))}",
+            f"{', '.join((hf_repository.CONFIG, *hf_repository.WEIGHTS))}",
             hint="name the file in it",
         )
     contents = read(spec.path / name, spec.text, options)
@@ -192,7 +198,7 @@ LOADERS: tuple[Loader, ...] = (
     Loader(name="timm", matches=timm_zoo.matches, load=from_builder(timm_zoo.build)),
     Loader(
         name="hub",
-        matches=lambda spec: spec.has_scheme(huggingface.SCHEME),
+        matches=lambda spec: spec.has_scheme(hf_repository.SCHEME),
         load=load_hub,
     ),
     Loader(
