@@ -240,7 +240,7 @@ class BranchFlow:
         entry: the cut node where the branch leaves the trunk.
         exit: the cut node where it joins again.
         layers: paths of its weight layers, nearest the input first.
-        offset: decades of ‖δ at the branch's end‖ over ‖δ at ``exit``‖: a
+        offset: decades of ‖δ at its last layer‖ over ‖δ at ``exit``‖: a
             constant offset is information, not sickness.
         decay: decades of ‖δ at its first layer‖ over ‖δ at its last layer‖.
     """

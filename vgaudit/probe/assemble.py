@@ -18,8 +18,9 @@ from vgaudit.flow import (
     ParameterFlow,
     TrunkStep,
 )
-from vgaudit.probe.blueprint import Blueprint, Row, owner
+from vgaudit.probe.blueprint import Blueprint
 from vgaudit.probe.interval import decades, interval
+from vgaudit.probe.rows import Row, owner
 from vgaudit.probe.state import Weights
 from vgaudit.probe.step import Measured
 from vgaudit.probe.sums import ActivationSums
@@ -138,7 +139,7 @@ def branches(batches: Batches) -> tuple[BranchFlow, ...]:
     found = []
     for chain in blueprint.chains:
         layers = [node for node in chain.nodes if node in weights]
-        offset = batches.between(names.get(chain.exit), names.get(chain.nodes[0]))
+        offset = batches.between(names.get(chain.exit), names.get(layers[0]))
         decay = batches.between(names.get(layers[0]), names.get(layers[-1]))
         if offset is None or decay is None:
             continue
@@ -160,10 +161,9 @@ def layers(batches: Batches) -> tuple[LayerFlow, ...]:
     """Returns the layer table in forward order, every parameter in it once."""
     sums = _activations(batches.measured)
     rows = _listed(batches)
-    listed = {name for row, _ in rows for name in row.parameters}
-    bare = _rows_without_gradient(batches, listed)
+    bare = _rows_without_gradient(batches, [row for row, _ in rows])
     rows += [(row, batches.blueprint) for row in bare]
-    cuts = {id(blueprint): set(blueprint.plan.cuts) for _, blueprint in rows}
+    cuts = {id(b): set(b.plan.cuts) for b in (batches.blueprint, *batches.others)}
     table = []
     for order, (row, blueprint) in enumerate(rows):
         activation = sums.get(row.activation) if row.activation else None
@@ -232,17 +232,25 @@ def _activations(measured: Sequence[Measured]) -> dict[str, ActivationSums]:
     return joined
 
 
-def _rows_without_gradient(batches: Batches, listed: set[str]) -> list[Row]:
+def _rows_without_gradient(batches: Batches, rows: Sequence[Row]) -> list[Row]:
     """Returns rows for the parameters that no measured node uses.
 
     Their modules did not run, are detached, or run again inside reentrant
-    activation checkpointing, where their gradient was caught on the way.
+    activation checkpointing, where their gradient was caught on the way. Where
+    only a part of a module is unused, its own row gets that part too.
     """
     weights = batches.weights
+    listed = {name for row in rows for name in row.parameters}
+    first = {row.path: row for row in reversed(rows) if row.parameters}
     missing: dict[str, list[str]] = {}
     for name in weights.parameters:
-        if name not in listed:
+        if name in listed:
+            continue
+        row = first.get(owner(name))
+        if row is None:
             missing.setdefault(owner(name), []).append(name)
+        else:
+            row.parameters = (*row.parameters, name)
     return [
         Row(
             key=path or names[0],

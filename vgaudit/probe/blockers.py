@@ -15,7 +15,8 @@ import torch
 
 from vgaudit.flow import Blocker
 from vgaudit.probe import operations
-from vgaudit.probe.blueprint import Blueprint, owner
+from vgaudit.probe.blueprint import Blueprint
+from vgaudit.probe.rows import owner
 from vgaudit.probe.state import Twin
 from vgaudit.probe.step import Measured
 
