@@ -82,6 +82,9 @@ def candidates(hinges: list[int], noise: Tensor, smooth: Tensor) -> list[Candida
     line = PiecewiseLinear(32)
     made.append(Candidate("start from ReLU, H = 9", line, noise, (noise, line.values)))
     made.append(Candidate("smooth images, H = 9", line, smooth, (smooth, line.values)))
+    uneven = Grid.at([-4.0, -2.5, -1.0, -0.3, 0.0, 0.5, 1.0, 2.2, 4.0])
+    line = PiecewiseLinear(32, start="tanh", grid=uneven)
+    made.append(Candidate("uneven hinges, H = 9", line, noise, (noise, line.values)))
     plain = Gathered(9)
     made.append(Candidate("autograd with gather", plain, noise, (noise, plain.values)))
     return made

@@ -18,6 +18,8 @@ GRIDS = {
     "off-centre": Grid.uniform(-1.3, 4.1, 8),
     "given": Grid.at([-3.0, -1.0, 0.0, 0.5, 2.0]),
     "per-channel": Grid.at(torch.tensor([[-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])),
+    "ragged": Grid.at(torch.tensor([[-2.0, 0.5, 2.0], [-1.0, 0.0, 3.0]])),
+    "close": Grid.at([-4.0, 0.0, 1e-3, 4.0]),
 }
 
 
@@ -63,7 +65,7 @@ def test_finite_differences_agree_once_and_twice(grid, channels, outside) -> Non
 
 @pytest.mark.parametrize("outside", ["linear", "clamp"])
 def test_hinge_has_the_slope_on_its_right(outside) -> None:
-    for grid in (Grid.uniform(-6, 6, 9), Grid.at([-3.0, -1.0, 0.0, 0.5, 2.0])):
+    for grid in (Grid.uniform(-6, 6, 9), GRIDS["given"], GRIDS["close"]):
         layer = random_layer(Grid(grid.positions, outside), None)
         x = layer.hinges[0].clone().requires_grad_()
         layer(x).sum().backward()

@@ -26,6 +26,8 @@ GRIDS = {
     "given": Grid.at([-3.0, -1.0, 0.0, 0.5, 2.0]),
     "per-channel": Grid.at(torch.tensor([[-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])),
     "ragged": Grid.at(torch.tensor([[-2.0, 0.5, 2.0], [-1.0, 0.0, 3.0]])),
+    "close": Grid.at([-4.0, 0.0, 1e-5, 4.0]),  # too many cells: by bisection
+    "close per channel": Grid.at(torch.tensor([[-4, 0, 1e-5, 4], [-1, 0, 1, 2]])),
 }
 SHAPES = {
     "dense": ((50, 2), 1),
@@ -74,7 +76,7 @@ def test_equals_numpy_interp(grid, shape, outside) -> None:
         assert (found - by_oracle(layer, x)).abs().max().item() < EXACT
 
 
-@pytest.mark.parametrize("grid", ["default", "even", "off-centre", "given"])
+@pytest.mark.parametrize("grid", ["default", "even", "off-centre", "given", "close"])
 def test_passes_its_values_at_the_hinges(grid) -> None:
     layer = random_values(PiecewiseLinear(grid=GRIDS[grid]))
 

@@ -28,26 +28,41 @@ class Finder:
 
     def __init__(self, mesh: Mesh, cut: Cut, starts: Tensor) -> None:
         self._mesh = mesh
-        self._low = -mesh.shift
-        self._high = float(mesh.segments - 1 - mesh.shift)
-        self._starts = cut.rows(starts)
+        self._low, count = -mesh.shift, mesh.segments
+        if mesh.first is not None and mesh.border is not None:
+            count = mesh.first.shape[1]
+            rows = torch.arange(len(mesh.first), dtype=torch.int32).to(starts.device)
+            self._rows = cut.rows((rows * count).unsqueeze(1))
+            self._first, self._border = mesh.first.view(-1), mesh.border.view(-1)
+        self._high = float(count - 1 - mesh.shift)
+        self._starts, self._hinges = cut.rows(starts), cut.rows(mesh.hinges)
         self._steps, self._origins = cut.rows(mesh.step), cut.rows(mesh.origin)
-        self._hinges = cut.rows(mesh.hinges)
 
     def next(self, x: Tensor, scratch: Scratch) -> Tensor:
         """Returns the places of the next block, int32, flat."""
         index = scratch.get("index", x.shape, torch.int32)
-        if self._mesh.uniform:
+        if self._mesh.even:
             self._divide(x, index, scratch.get("u", x.shape))
+        elif self._mesh.first is not None:
+            index = self._compare(x, index, scratch)
         else:
-            found = bisect(x, next(self._hinges), clamp=self._mesh.clamp)
-            index.copy_(found).add_(self._low)
+            index.copy_(bisect(x, next(self._hinges), clamp=self._mesh.clamp))
         start = next(self._starts)
         if start.dim() == 3 and 1 < start.shape[0] != x.shape[0]:
             start = start[: x.shape[0]]
         return index.add_(start).view(-1)
 
+    def _compare(self, x: Tensor, index: Tensor, scratch: Scratch) -> Tensor:
+        """Finds cells, then on which side of the border in its cell each x lies."""
+        u, found = scratch.get("u", x.shape), scratch.get("found", x.shape, torch.int32)
+        self._divide(x, index, u)
+        cell = index.add_(next(self._rows)).view(-1)
+        torch.index_select(self._border, 0, cell, out=u.view(-1))
+        torch.index_select(self._first, 0, cell, out=found.view(-1))
+        return found.add_(torch.ge(x, u, out=index))
+
     def _divide(self, x: Tensor, index: Tensor, u: Tensor) -> None:
+        """Writes how many steps x lies from the origin, kept inside the table."""
         step, origin = next(self._steps), next(self._origins)
         if self._mesh.centred:
             torch.div(x, step, out=u)

@@ -16,20 +16,30 @@ from torch.nn.functional import pad
 
 from vgaudit.errors import BadConfig
 
+_MOST_CELLS = 1 << 14
+"""Cells of an uneven mesh at most: their tables must stay in the cache."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
     """Where the segments lie; G is 1 (one mesh for all channels) or the channels.
 
+    A division finds the segment of x on an even mesh, and on an uneven one a cell
+    so narrow that it holds one hinge at most; a comparison with that hinge then
+    decides between two segments.
+
     Attributes:
         hinges: ``[G, H]``, increasing.
         gaps: ``[G, H − 1]``, widths of the segments.
-        step: ``[G, 1]``, the common width of a uniform mesh.
-        origin: ``[G, 1]``, the hinge from which steps are counted, best 0.
+        step: ``[G, 1]``, the width of a segment or cell.
+        origin: ``[G, 1]``, from where steps are counted: a hinge, best 0.
         starts: ``[C, 1]`` int32, where the segment that begins at the origin lies
             in the flat table of all C channels.
-        lead: how many hinges lie left of the origin.
-        uniform: segments are found by a division; else by bisection.
+        first: ``[G, N]`` int32, the segment at the left edge of each cell, as
+            ``segment`` counts; None on an even mesh, or if cells were too many.
+        border: ``[G, N]``, the hinge in each cell, or infinity.
+        shift: index of the segment that begins at the origin.
+        even: the hinges are equally far from each other.
         centred: ``origin`` is exactly 0 everywhere, so subtracting it is skipped.
         clamp: constant outside the hinges; else the end segments go on.
     """
@@ -39,8 +49,10 @@ class Mesh:
     step: Tensor
     origin: Tensor
     starts: Tensor
-    lead: int
-    uniform: bool
+    first: Tensor | None
+    border: Tensor | None
+    shift: int
+    even: bool
     centred: bool
     clamp: bool
 
@@ -48,11 +60,6 @@ class Mesh:
     def segments(self) -> int:
         """Number of segments, the constant ones outside included."""
         return self.gaps.shape[1] + 2 * self.clamp
-
-    @property
-    def shift(self) -> int:
-        """Index of the segment that begins at the origin."""
-        return self.lead + self.clamp
 
     def to(self, dtype: torch.dtype) -> Mesh:
         """Returns the mesh in the type in which indices are computed."""
@@ -64,11 +71,12 @@ class Mesh:
             gaps=self.gaps.to(dtype),
             step=self.step.to(dtype),
             origin=self.origin.to(dtype),
+            border=None if self.border is None else self.border.to(dtype),
         )
 
 
 def survey(hinges: Tensor, channels: int, *, clamp: bool) -> Mesh:
-    """Returns the mesh of hinge positions ``[G, H]``, uniform where they are.
+    """Returns the mesh of hinge positions ``[G, H]``.
 
     Args:
         hinges: increasing; G is 1 or ``channels``.
@@ -90,24 +98,54 @@ def survey(hinges: Tensor, channels: int, *, clamp: bool) -> Mesh:
             hint="sort them and remove duplicates",
         )
     lead = _origin(hinges)
-    origin = hinges[:, lead : lead + 1]
     step = (hinges[:, -1:] - hinges[:, :1]) / gaps.shape[1]
-    steps = torch.arange(hinges.shape[1], dtype=hinges.dtype, device=hinges.device)
-    rounding = 4 * torch.finfo(hinges.dtype).eps * hinges.abs().amax(1, keepdim=True)
-    even = origin + (steps - lead) * step
+    even = _even(hinges, lead, step)
+    origin, shift, cells = hinges[:, lead : lead + 1], lead + clamp, None
+    if not even:
+        origin, shift, step = hinges[:, :1], 0, gaps.amin(1, keepdim=True) / 2
+        cells = _cells(hinges if clamp else hinges[:, 1:-1], origin, step)
     rows = torch.arange(channels, dtype=torch.int32, device=hinges.device)
-    segments = gaps.shape[1] + 2 * clamp
     return Mesh(
         hinges=hinges,
         gaps=gaps,
         step=step.clone(),
         origin=origin.clone(),
-        starts=(rows * segments + lead + clamp).unsqueeze(1),
-        lead=lead,
-        uniform=bool(((even - hinges).abs() <= rounding).all()),
+        starts=(rows * (gaps.shape[1] + 2 * clamp) + shift).unsqueeze(1),
+        first=None if cells is None else cells[0],
+        border=None if cells is None else cells[1],
+        shift=shift,
+        even=even,
         centred=not bool(origin.any()),
         clamp=clamp,
     )
+
+
+def _even(hinges: Tensor, lead: int, step: Tensor) -> bool:
+    """Tells whether the hinges are equally far from each other, to rounding."""
+    steps = torch.arange(hinges.shape[1], dtype=hinges.dtype, device=hinges.device)
+    wanted = hinges[:, lead : lead + 1] + (steps - lead) * step
+    rounding = 4 * torch.finfo(hinges.dtype).eps * hinges.abs().amax(1, keepdim=True)
+    return bool(((wanted - hinges).abs() <= rounding).all())
+
+
+def _cells(
+    borders: Tensor, origin: Tensor, step: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Returns, per cell, the segment at its left edge and the border in it.
+
+    None if there would be too many, or rounding put two borders into one.
+    """
+    cell = ((borders - origin) / step).floor()
+    count = cell.amax() + 1
+    if float(count) * len(borders) > _MOST_CELLS:
+        return None
+    cell, size = cell.long(), (len(borders), int(count))
+    held = torch.zeros(size, dtype=torch.int32, device=borders.device)
+    held.scatter_add_(1, cell, torch.ones_like(cell, dtype=torch.int32))
+    if bool((held > 1).any()):
+        return None
+    border = borders.new_full(size, torch.inf).scatter_(1, cell, borders)
+    return held.cumsum(1, dtype=torch.int32) - held, border
 
 
 def _origin(hinges: Tensor) -> int:
@@ -158,10 +196,10 @@ def values_gradient(d_slope: Tensor, d_intercept: Tensor, mesh: Mesh) -> Tensor:
 def segment(x: Tensor, mesh: Mesh) -> Tensor:
     """Returns the segment of every x ``[outer, C, inner]``, int64; 0 for NaN.
 
-    A hinge belongs to the segment on its right. On a uniform mesh an x within
+    A hinge belongs to the segment on its right. On an even mesh an x within
     rounding of a hinge other than the origin may count for either side.
     """
-    if not mesh.uniform:
+    if not mesh.even:
         return bisect(x, mesh.hinges, clamp=mesh.clamp).long()
     u = x if mesh.centred else x - mesh.origin
     low, high = -mesh.shift, mesh.segments - 1 - mesh.shift

@@ -60,6 +60,8 @@ class PiecewiseLinear(nn.Module):
     step: Tensor
     origin: Tensor
     starts: Tensor
+    first: Tensor | None
+    border: Tensor | None
 
     def __init__(
         self,
@@ -107,8 +109,10 @@ class PiecewiseLinear(nn.Module):
             step=self.step,
             origin=self.origin,
             starts=self.starts,
-            lead=self._lead,
-            uniform=self._uniform,
+            first=self.first,
+            border=self.border,
+            shift=self._shift,
+            even=self._even,
             centred=self._centred,
             clamp=self.outside == "clamp",
         )
@@ -199,8 +203,8 @@ class PiecewiseLinear(nn.Module):
     def _survey(self, channels: int) -> None:
         """Derives from the hinges what finding a segment needs."""
         mesh = survey(self.hinges, channels, clamp=self.outside == "clamp")
-        self._lead, self._uniform, self._centred = mesh.lead, mesh.uniform, mesh.centred
-        for name in ("gaps", "step", "origin", "starts"):
+        self._shift, self._even, self._centred = mesh.shift, mesh.even, mesh.centred
+        for name in ("gaps", "step", "origin", "starts", "first", "border"):
             self.register_buffer(name, getattr(mesh, name), persistent=False)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PiecewiseLinear:

@@ -11,25 +11,26 @@ from vgaudit.nn.mesh import Mesh
 _BINS = 1 << 11
 """Bins to fill at least, by splitting each into lanes."""
 _MOST_BINS = 1 << 15
-"""Bins that lanes may fill at most."""
-_MOST_LANES = 64
+"""Bins that lanes may fill at most; and to fill where atomic additions collide."""
 
 
 class Sums:
     """Sums over each segment: of dLoss/dy · x for slopes, of dLoss/dy for levels.
 
-    With more than one block, every bin is split into ``lanes`` that neighbouring
-    elements take in turn. Neighbours mostly share a segment, and adding twice in
-    a row to one memory cell waits for the first store: lanes made the sums up to
-    four times as fast, and keep each of them short, hence accurate. Blocks are
-    added in float64.
+    Large inputs split every bin into ``lanes`` that neighbouring elements take in
+    turn. Neighbours mostly share a segment, and adding twice in a row to one
+    memory cell waits for the first store: lanes halve the time, and keep each sum
+    short, hence accurate. Blocks are added in float64.
     """
 
     def __init__(self, x: Tensor, mesh: Mesh) -> None:
         self._shape = (x.shape[1], mesh.segments)
         bins = x.shape[1] * mesh.segments
         cut = Cut(x)
-        self.lanes = _lanes(bins) if cut.blocks > 1 else 1
+        on_cpu = x.device.type == "cpu"
+        self.lanes = 1
+        if cut.blocks > 1 or not on_cpu:
+            self.lanes = _lanes(bins, _BINS if on_cpu else _MOST_BINS)
         self.starts = mesh.starts
         if self.lanes > 1:
             self.starts = self.starts + _lane_of(x, self.lanes, cut.count) * bins
@@ -61,10 +62,10 @@ class Sums:
         return total.view(self.lanes, *self._shape).sum(0)
 
 
-def _lanes(bins: int) -> int:
+def _lanes(bins: int, fill: int) -> int:
     """Returns a power of two: 4 or more, unless the bins would leave the cache."""
     lanes = 4
-    while bins * lanes < _BINS and lanes < _MOST_LANES:
+    while bins * lanes < fill:
         lanes *= 2
     while bins * lanes > _MOST_BINS and lanes > 1:
         lanes //= 2
