@@ -24,6 +24,7 @@ _ACTIVATIONS = frozenset(
         "Softplus",
         "Mish",
         "PreluKernel",
+        "_PiecewiseLinear",
         "Threshold",
         "Hardsigmoid",
         "LogSigmoid",
