@@ -306,28 +306,33 @@ def loss(batches: Batches, name: str) -> LossFlow:
 
 def not_measured(batches: Batches) -> tuple[NotMeasured, ...]:
     """Returns what is missing from the table, each with its reason."""
-    blueprints = (batches.blueprint, *batches.others)
     rows = [row for row, _ in _listed(batches)]
+    found = gaps((batches.blueprint, *batches.others), rows)
+    reached = {name for batch in batches.measured for name in batch.at}
+    for row in rows:
+        if row.node is not None and row.key not in reached:
+            found.setdefault(row.key, "its gradient: the backward pass never came by")
+    return tuple(NotMeasured(path=path, reason=why) for path, why in found.items())
+
+
+def gaps(blueprints: Sequence[Blueprint], rows: Sequence[Row]) -> dict[str, str]:
+    """Returns what no scan of these graphs can measure: place → reason."""
     found = {
         place: why
         for blueprint in blueprints
         for place, why in blueprint.unmeasured.items()
     }
-    reached = {name for batch in batches.measured for name in batch.at}
     for row in rows:
         if row.node is None and row.activation:
             found.setdefault(
                 row.key, "its gradient: it runs without one, or in place on a view"
             )
-        elif row.node is not None and row.key not in reached:
-            found.setdefault(row.key, "its gradient: the backward pass never came by")
-    for kind in sorted({kind for one in blueprints for kind in one.kinds}):
-        if kind == "CheckpointFunction":
-            found["checkpointed segments"] = (
-                "their inner trunk: reentrant checkpointing hides it; "
-                "use_reentrant=False shows it"
-            )
-    return tuple(NotMeasured(path=path, reason=why) for path, why in found.items())
+    if any("CheckpointFunction" in blueprint.kinds for blueprint in blueprints):
+        found["checkpointed segments"] = (
+            "their inner trunk: reentrant checkpointing hides it; "
+            "use_reentrant=False shows it"
+        )
+    return found
 
 
 def mean(values: Sequence[float | None]) -> float | None:

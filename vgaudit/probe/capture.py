@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.autograd.graph import Node
 from torch.nn.modules.module import (
     register_module_forward_hook,
@@ -66,7 +67,7 @@ class Recorder(TorchFunctionMode):
         self._structure = habits is None
         self._on_recompute = on_recompute
         self._root = model
-        self._provenance = Provenance(model, samples)
+        self.provenance = Provenance(samples)
         self._names: dict[int, str] = {}
         for name, module in model.named_modules():
             self._names.setdefault(id(module), name)
@@ -77,6 +78,7 @@ class Recorder(TorchFunctionMode):
         self._inside_unit = 0
 
     def __enter__(self) -> Recorder:
+        self.provenance.add_all_of(self._root)
         self._handles = [
             register_module_forward_pre_hook(self._enter_module),
             register_module_forward_hook(self._leave_module, always_call=True),
@@ -159,9 +161,7 @@ class Recorder(TorchFunctionMode):
             return
         with torch._C.DisableTorchFunction(), state.aside(module, z.device):
             try:
-                found = units.recognise(
-                    type(module).__name__, module.forward, z, output
-                )
+                found = self._found(module, z, output)
             except Exception as error:
                 recording.unmeasured[path] = f"not recognised: {error}"
                 return
@@ -170,6 +170,16 @@ class Recorder(TorchFunctionMode):
             del recording.observations[mark[1] :]
             for site in inside:
                 del recording.sites[site.key]
+
+    def _found(self, module: nn.Module, z: Tensor, out: Tensor) -> Activation | None:
+        name = type(module).__name__
+        if self._statistics:
+            return units.recognise(name, module.forward, z, out)
+        with unset_fake_temporarily():
+            sample = units.sample_like(z)
+            if sample is None or next(module.buffers(), None) is not None:
+                return None
+            return units.recognise(name, module.forward, sample, module.forward(sample))
 
     def _observe_unit(self, module: nn.Module, path: str, z: Any, out: Tensor) -> None:
         activation = self.habits.units[path]
@@ -218,7 +228,7 @@ class Recorder(TorchFunctionMode):
         inplace = activations.is_inplace(func, kwargs, args)
         z = given.detach().clone() if inplace else given.detach()
         axis, entry = units.axis_of(given), given.grad_fn
-        constant = self._structure and not self._provenance.is_data(given)
+        constant = self._structure and not self.provenance.is_data(given)
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor) or out.shape != z.shape or z.numel() == 0:
             return out
@@ -293,13 +303,13 @@ class Recorder(TorchFunctionMode):
         if not made:
             return
         given = [*tensors_in(args), *tensors_in(kwargs)]
-        data = [tensor for tensor in given if self._provenance.is_data(tensor)]
+        data = [tensor for tensor in given if self.provenance.is_data(tensor)]
         self.recording.used.update(id(t) for t in given if isinstance(t, nn.Parameter))
         path = self._stack[-1][1] if self._stack else ""
         name = getattr(func, "__name__", "call").strip("_")
         enters = bool(data) and not any(tensor.requires_grad for tensor in data)
         for tensor in made:
-            self._provenance.note(tensor, data=bool(data))
+            self.provenance.note(tensor, data=bool(data))
             node = tensor.grad_fn
             if node is not None and node not in self.recording.calls:
                 self.recording.latest = node

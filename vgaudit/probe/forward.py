@@ -173,7 +173,6 @@ def failure(error: Exception, model: nn.Module, recorder: Recorder) -> Exception
         return error
     path, module = _failing_module(error, model)
     given = recorder.recording.last_inputs.get(path, "")
-    where = f"{path or 'the model'} ({type(module).__name__})"
     shape = f" on input {given}" if given else ""
     wants = "".join(
         f"; it takes {getattr(module, name)} input {word}"
@@ -181,9 +180,15 @@ def failure(error: Exception, model: nn.Module, recorder: Recorder) -> Exception
         if hasattr(module, name)
     )
     return CannotRun(
-        f"{where} failed{shape}{wants}: {first_line(error)}",
+        f"{place(error, model)} failed{shape}{wants}: {first_line(error)}",
         hint=_failure_hint(error),
     )
+
+
+def place(error: Exception, model: nn.Module) -> str:
+    """Returns the name and class of the module in which an error was raised."""
+    path, module = _failing_module(error, model)
+    return f"{path or 'the model'} ({type(module).__name__})"
 
 
 def _failure_hint(error: Exception) -> str:

@@ -7,6 +7,7 @@ has one entry for each sample, it is taken for data.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,24 +21,32 @@ class Provenance:
     """Tells data from weights and constants during one forward pass.
 
     Args:
-        model: the module that runs; its own tensors are never marked.
         samples: samples in the batch.
     """
 
-    def __init__(self, model: nn.Module, samples: int) -> None:
+    def __init__(self, samples: int) -> None:
         self._samples = samples
-        self._own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._own: set[int] = set()
+
+    def add_own(self, tensors: Iterable[Tensor]) -> None:
+        """Declares tensors to be weights or constants; they are never marked."""
+        self._own.update(id(tensor) for tensor in tensors)
+
+    def add_all_of(self, model: nn.Module) -> None:
+        """Declares all tensors that a model has now to be its own."""
+        self.add_own((*model.parameters(), *model.buffers()))
         for module in model.modules():
             values = module.__dict__.values()
-            self._own.update(id(v) for v in values if isinstance(v, Tensor))
+            self.add_own(value for value in values if isinstance(value, Tensor))
 
     def is_data(self, tensor: Tensor) -> bool:
         """Tells whether a tensor depends on the inputs."""
         known = getattr(tensor, _MARK, None)
         if known is not None:
             return bool(known)
-        fits = tensor.dim() > 0 and tensor.shape[0] == self._samples
-        return fits and id(tensor) not in self._own
+        if isinstance(tensor, nn.Parameter) or id(tensor) in self._own:
+            return False
+        return tensor.dim() > 0 and tensor.shape[0] == self._samples
 
     def note(self, made: Tensor, *, data: bool) -> None:
         """Notes what a call made of."""

@@ -6,17 +6,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
 from vgaudit.flow import NotMeasured, Structure, StructureRow
-from vgaudit.probe import graph, provenance, state
+from vgaudit.probe import assemble, graph, provenance, state
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
-from vgaudit.probe.forward import failure
+from vgaudit.probe.forward import failure, first_line, place
 from vgaudit.probe.lazy import materialised
 from vgaudit.probe.tensors import differentiable, map_tensors
+
+_NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 def structure(model: nn.Module, batch: Batch, *, mode: str = "train") -> Structure:
@@ -51,10 +57,17 @@ def _structure(model: nn.Module, batch: Batch) -> Structure:
     weights: dict[str, Tensor] = {name: twin(tensor) for name, tensor in named}
     args, kwargs = map_tensors((batch.args, batch.kwargs), twin)
     recorder = Recorder(model, samples=batch.size, only="structure")
+    recorder.provenance.add_own(weights.values())
     with fake, torch.enable_grad(), recorder:
         provenance.mark((args, kwargs))
         try:
             value = torch.func.functional_call(model, weights, args, kwargs)
+        except _NEEDS_VALUES as error:
+            raise CannotRun(
+                f"{place(error, model)} depends on the values of its tensors, and a "
+                f"structure knows only their shapes: {first_line(error)}",
+                hint="scan the model: that runs it on data",
+            ) from error
         except Exception as error:
             raise failure(error, model, recorder) from error
         heads = differentiable(value)
@@ -101,6 +114,6 @@ def _describe(
         ),
         not_measured=tuple(
             NotMeasured(path=path, reason=reason)
-            for path, reason in blueprint.unmeasured.items()
+            for path, reason in assemble.gaps([blueprint], blueprint.rows).items()
         ),
     )

@@ -29,6 +29,7 @@ _RANGE = 64.0
 _FLAT = 1e-3
 _GROWTH = 1.01
 _POINTS = 2049
+_LARGEST_SAMPLE = 1 << 22
 
 
 def axis_of(z: Tensor) -> int | None:
@@ -105,6 +106,16 @@ def recognise(
     quarter = slope.numel() // 4
     grows = top > _GROWTH * float(slope[quarter:-quarter].max())
     return Activation(name, steepest, math.inf if grows else top, bounded=rails)
+
+
+def sample_like(z: Tensor) -> Tensor | None:
+    """Returns values for one or two samples of the shape of ``z``; None if too many."""
+    samples = min(z.shape[0], 2) if z.dim() else 1
+    shape = (samples, *z.shape[1:]) if z.dim() else ()
+    if math.prod(shape) > _LARGEST_SAMPLE or not z.is_floating_point():
+        return None
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _grid(z: Tensor) -> Tensor:
