@@ -9,7 +9,7 @@ from typing import ClassVar
 from vgaudit.findings import Finding, Fix, Level
 from vgaudit.flow import ActivationFlow, Audit, LayerFlow
 from vgaudit.plain import visible
-from vgaudit.rules.examples import activation, chain
+from vgaudit.rules.examples import activation, chain, layer
 from vgaudit.rules.rule import Example, Rule, Training, threshold
 from vgaudit.rules.wording import number, percent
 
@@ -37,8 +37,9 @@ class SaturatedActivation(Rule):
 
     False alarms:
         Gates (squeeze-excitation, GLU, LSTM) are meant to open and close; they get
-        a warning at most, and late. The last sigmoid of a trained classifier is
-        saturated where it is certain.
+        a warning at most, and late. An output activation (no weight layer after it)
+        is saturated where the model is certain, or by a prior in its bias: that is
+        information.
 
     Treatments:
         Smaller weights or a rescaled initialisation; normalization before the
@@ -60,6 +61,11 @@ class SaturatedActivation(Rule):
     FIRES: ClassVar[tuple[Example, ...]] = (
         Example("both rails, four fifths", _rails(0.3, 0.5), "error"),
         Example("three fifths", _rails(0.0, 0.6), "warning"),
+        Example(
+            "an output that is sure of itself",
+            layer(_rails(0.95, 0.0), "layers.5", depth=0),
+            "info",
+        ),
         Example("a gate that is shut", _rails(0.95, 0.0, gate=True), "warning"),
     )
     QUIET: ClassVar[tuple[Example, ...]] = (
@@ -73,14 +79,18 @@ class SaturatedActivation(Rule):
 
     def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
         """Yields one finding for each saturated activation call."""
-        for layer in audit.flow.layers:
-            stats = layer.activation
+        for row in audit.flow.layers:
+            stats = row.activation
             if stats is not None and stats.bounded:
-                verdict = self._verdict(stats)
+                verdict = self._verdict(stats, output=row.depth == 0)
                 if verdict is not None:
-                    yield self._finding(layer, stats, *verdict)
+                    yield self._finding(row, stats, *verdict)
 
-    def _verdict(self, stats: ActivationFlow) -> tuple[Level, float] | None:
+    def _verdict(
+        self, stats: ActivationFlow, *, output: bool
+    ) -> tuple[Level, float] | None:
+        if output:
+            return ("info", self.error) if stats.saturated >= self.error else None
         if stats.gate:
             gate = stats.saturated >= self.gate_warning
             return ("warning", self.gate_warning) if gate else None

@@ -38,6 +38,10 @@ class ZeroGradient(Rule):
         An expert or branch that no sample of these batches was routed to; use
         more batches.
 
+        Layers that some architectures never use in full (in MViTv2's last block only
+        the class token goes on, so what serves the other tokens gets no gradient)
+        lie beside the trunk: there it is a warning.
+
     Treatments:
         Dead rectifiers (VG302 beside it): a leaky activation or a smaller
         learning rate. A multiplication by zero in the forward pass: remove it.
@@ -55,6 +59,13 @@ class ZeroGradient(Rule):
             "a layer without any gradient",
             layer(chain(), "layers.0", zero_gradient=True, attenuation=None),
             "error",
+        ),
+        Example(
+            "a layer beside the trunk without any gradient",
+            layer(
+                chain(), "layers.0", zero_gradient=True, attenuation=None, trunk=False
+            ),
+            "warning",
         ),
         Example("a zero head that learns", having(chain(), blockers=(_HEAD,)), "info"),
         Example(
@@ -126,7 +137,7 @@ class ZeroGradient(Rule):
         return Finding(
             code=self.code,
             name=self.name,
-            level="error",
+            level="error" if any(x.trunk for x in dead) else "warning",
             layer=place(paths),
             layers=tuple(paths),
             message=(
