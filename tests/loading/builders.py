@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from vgaudit.errors import VgauditError
 from vgaudit.job import LoadOptions
 from vgaudit.loading import LoadedModel, load
+from vgaudit.loading.built import EmptyOnMeta
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "fixtures" / "models.py"
@@ -31,6 +33,18 @@ def torchvision_or_skip() -> Any:
     except (ImportError, RuntimeError, OSError) as error:
         pytest.skip(f"torchvision: {error}", allow_module_level=True)
     return torchvision
+
+
+def light(name: str, **options: Any) -> torch.nn.Module:
+    """A torchvision model whose parameters need no memory."""
+    torchvision = torchvision_or_skip()
+    builder = torchvision.models.get_model_builder(name)
+    if "weights_backbone" in builder.__wrapped__.__annotations__:
+        options["weights_backbone"] = None
+    with EmptyOnMeta(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: nn.Module = builder(weights=None, **options)
+        return model
 
 
 def fixture_arch(name: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from tests.loading.builders import (
     ROOT,
     identical,
+    light,
     read,
     refusal,
     same_state,
@@ -20,19 +21,10 @@ from tests.loading.builders import (
     torchvision_or_skip,
 )
 from vgaudit.errors import CannotLoad, UnknownSource
-from vgaudit.loading.built import EmptyOnMeta, on_meta
+from vgaudit.loading.built import on_meta
 from vgaudit.loading.recognise import recognise
 
 torchvision = torchvision_or_skip()
-
-
-def light(name: str, **options: Any) -> torch.nn.Module:
-    """A torchvision model whose parameters need no memory."""
-    builder = torchvision.models.get_model_builder(name)
-    if "weights_backbone" in builder.__wrapped__.__annotations__:
-        options["weights_backbone"] = None
-    with EmptyOnMeta():
-        return builder(weights=None, **options)
 
 
 def test_a_name_is_built_from_its_seed() -> None:
