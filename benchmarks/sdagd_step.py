@@ -89,7 +89,7 @@ def network(hidden: int, width: int, device: str) -> nn.Module:
 
 
 def measure(hidden: int, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Returns each optimizer's time over SGD's, one figure for each block of steps."""
+    """Returns each optimizer's seconds, one figure for each block of steps."""
     inputs = torch.randn(options.batch, 784, device=options.device)
     labels = torch.randint(0, 10, (options.batch,), device=options.device)
     runners = {
@@ -105,10 +105,7 @@ def measure(hidden: int, options: argparse.Namespace) -> dict[str, list[float]]:
             spent = [runners[name].step(inputs, labels) for _ in range(EVERY)]
             if turn >= options.warmup:
                 seconds[name].append(sum(spent))
-    return {
-        name: [own / sgd for own, sgd in zip(times, seconds["SGD"], strict=True)]
-        for name, times in seconds.items()
-    }
+    return seconds
 
 
 def main() -> None:
@@ -126,7 +123,10 @@ def main() -> None:
     print(f"width {options.width}, batch {options.batch}, {options.blocks} blocks\n")
     print("| k | optimizer | time / SGD | quartiles |\n|---|---|---|---|")
     for hidden in options.hidden:
-        for name, ratios in measure(hidden, options).items():
+        seconds = measure(hidden, options)
+        for name, times in seconds.items():
+            base = seconds["SGD"]
+            ratios = [own / sgd for own, sgd in zip(times, base, strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4)
             print(f"| {hidden} | {name} | {middle:.2f} | {low:.2f} to {high:.2f} |")
 
