@@ -20,6 +20,7 @@ from vgaudit.probe import probe
 
 SAMPLES, BATCH = 128, 32
 TRANSPORT = ("VG101", "VG103", "VG107", "VG201")
+LOCATED = ("VG101", "VG103", "VG302")
 OTHERS = ("VG102", "VG104", "VG105", "VG106", "VG202", "VG203", "VG301", "VG302")
 KEPT = (*TRANSPORT, *OTHERS)
 BRANCH_LAYERS = 4
@@ -51,8 +52,9 @@ ARMS: dict[str, Arm] = {
     "loss × 1e-6": Arm(loss=lambda o, y: 1e-6 * loss_of(o, y)),
     "loss × 1e6": Arm(loss=lambda o, y: 1e6 * loss_of(o, y)),
     "sum over the batch": Arm(loss=_summed),
-    "batch of 16": Arm(loss=loss_of, batch=16),
-    "batch of 64": Arm(loss=loss_of, batch=64),
+    "batch of 16": Arm(loss=loss_of, batch=16, samples=64),
+    "batch of 64": Arm(loss=loss_of, batch=64, samples=256),
+    "two batches of 64": Arm(loss=loss_of, batch=64),
     "accumulation of 4 × 8": Arm(loss=lambda o, y: loss_of(o, y) / 4, batch=8),
     "label smoothing 0.1": Arm(loss=_smoothed),
 }
@@ -102,7 +104,11 @@ def findings(done: Audit, optimizer: Optimizer) -> tuple[Finding, ...]:
 
 
 def _stated(found: Iterable[Finding]) -> list[list[object]]:
-    return [[f.code, f.level, list(f.layers)] for f in found if f.code in KEPT]
+    return [
+        [f.code, f.level, list(f.layers) if f.code in LOCATED else []]
+        for f in found
+        if f.code in KEPT
+    ]
 
 
 def features(flow: GradientFlow) -> dict[str, object]:

@@ -29,7 +29,7 @@ def render(rows: Sequence[Row]) -> str:
         for k, each in fits.items()
     }
     judges: dict[str, Judge] = {
-        "vgaudit": score.ours(("error",), score.DEFAULTS),
+        "vgaudit": score.ours(("error",), None),
         "vgaudit, as fitted": score.ours(("error",), limits),
         "vgaudit, before": score.ours(("error",), score.BEFORE),
         **{name: score.peer(name) for name in TOOLS},
@@ -39,6 +39,7 @@ def render(rows: Sequence[Row]) -> str:
         _fits(fits),
         *(_rates(second, group, judges) for group in ("any", *GROUPS)),
         _places(second, judges),
+        _cut(rows),
         _disguises(rows),
         _families(second, judges["vgaudit"]),
         _errors(second, judges["vgaudit"]),
@@ -128,17 +129,46 @@ def _places(rows: Sequence[Row], judges: dict[str, Judge]) -> str:
     return f"### Localisation, on the second half\n\n{_table((*head, *more), body())}"
 
 
-def _disguises(rows: Sequence[Row]) -> str:
-    def body() -> Iterator[Sequence[str]]:
-        for name in rows[0]["with_loss"]["changed"] if rows else ():
-            changed = [
-                f"{r['name']} ({', '.join(r['with_loss']['changed'][name])})"
-                for r in rows
-                if r["with_loss"]["changed"][name]
-            ]
-            yield name, str(2 * len(rows)), str(len(changed)), "; ".join(changed[:6])
+def _cut(rows: Sequence[Row]) -> str:
+    """VG104 against parameters that no run of a net that learns has moved.
 
-    head = ("disguise", "verdicts", "models with a change", "which")
+    In float32 only: in a narrow type a small step can round to none.
+    """
+
+    def body() -> Iterator[Sequence[str]]:
+        for kind in KINDS:
+            well = [
+                r
+                for r in rows
+                if score.label(r, kind) == "healthy" and "float16" not in r["name"]
+            ]
+            cut = [r for r in well if r["oracle"][kind]["still"]]
+            whole = [r for r in well if not r["oracle"][kind]["still"]]
+            yield kind, _share(_with(cut, kind)), _share(_with(whole, kind))
+
+    head = ("optimizer", "with parameters that never moved", "without such")
+    return f"### VG104 in nets that learn, both halves\n\n{_table(head, body())}"
+
+
+def _with(rows: Sequence[Row], kind: str) -> tuple[int, int]:
+    found = [any(f[0] == "VG104" for f in r["ours"]["findings"][kind]) for r in rows]
+    return sum(found), len(found)
+
+
+def _disguises(rows: Sequence[Row]) -> str:
+    arms = dict.fromkeys(arm for r in rows for arm in r["with_loss"]["changed"])
+
+    def body() -> Iterator[Sequence[str]]:
+        for arm in arms:
+            asked = [r for r in rows if arm in r["with_loss"]["changed"]]
+            changed = [
+                f"{r['name']} ({', '.join(r['with_loss']['changed'][arm])})"
+                for r in asked
+                if r["with_loss"]["changed"][arm]
+            ]
+            yield arm, str(len(asked)), str(len(changed)), "; ".join(changed[:6])
+
+    head = ("disguise", "models", "with a change", "which (the first six)")
     return f"### The same question in disguise, both halves\n\n{_table(head, body())}"
 
 

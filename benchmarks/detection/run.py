@@ -39,13 +39,15 @@ def examine(spec: Spec) -> dict[str, object]:
     """Returns everything about one model, as plain data."""
     torch.set_num_threads(1)
     started = time.process_time()
-    labels: dict[str, object] = {}
+    labels: dict[str, dict[str, object]] = {}
     flags: dict[str, dict[str, object]] = {name: {} for name in PEERS}
     for kind in measure.OPTIMIZERS:
         observer = Observer()
         labels[kind] = asdict(oracle.label(spec, kind, observer.look))
+        located = labels[kind]["label"] in ("vanishing", "dead")
         for name, peer in PEERS.items():
-            flags[name][kind] = asdict(peer(observer.snapshots))
+            said = asdict(peer(observer.snapshots))
+            flags[name][kind] = _brief(said, located=located)
     return {
         "name": spec.name,
         "spec": _digest(spec),
@@ -55,6 +57,15 @@ def examine(spec: Spec) -> dict[str, object]:
         "peers": flags,
         "seconds": round(time.process_time() - started, 1),
     }
+
+
+def _brief(
+    said: dict[str, tuple[str, ...] | None], *, located: bool
+) -> dict[str, object]:
+    """Drops groups that are not flagged; keeps one layer where none is compared."""
+    raised = {group: names for group, names in said.items() if names != ()}
+    kept = None if located else 1
+    return {group: names and names[:kept] for group, names in raised.items()}
 
 
 def scan(spec: Spec) -> dict[str, object]:

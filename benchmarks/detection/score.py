@@ -121,7 +121,7 @@ def ours(levels: Sequence[str], limits: dict[str, dict[str, float]] | None) -> J
     def judge(row: Row, kind: str) -> Said:
         found = [f for f in row["ours"]["findings"][kind] if f[1] in levels]
         if limits is not None:
-            found = _refitted(row, found, limits[kind])
+            found = _refitted(row, found, kind, limits[kind])
         flags: dict[str, list[str]] = {}
         for code, _, layers in found:
             for group, codes in CODES.items():
@@ -134,9 +134,11 @@ def ours(levels: Sequence[str], limits: dict[str, dict[str, float]] | None) -> J
     return judge
 
 
-def _refitted(row: Row, found: list[Any], limits: dict[str, float]) -> list[Any]:
-    """Replaces the findings whose thresholds were fitted."""
-    layers = {f[0]: f[2] for f in row["ours"]["findings"]["sgd"]}
+def _refitted(
+    row: Row, found: list[Any], kind: str, limits: dict[str, float]
+) -> list[Any]:
+    """Replaces the findings whose thresholds were fitted; their layers stay."""
+    layers = {f[0]: f[2] for k in ("sgd", kind) for f in row["ours"]["findings"][k]}
     kept = [f for f in found if f[0] not in ("VG101", "VG201", "VG302")]
     if lost(row) < limits["vanishing"]:
         kept.append(["VG101", "error", layers.get("VG101", [])])
@@ -153,7 +155,7 @@ def peer(name: str) -> Judge:
     def judge(row: Row, kind: str) -> Said:
         flags = row["peers"][name][kind]
         raised = {g: tuple(names) for g, names in flags.items() if names}
-        known = frozenset(g for g in GROUPS if flags[g] is not None)
+        known = frozenset(g for g in GROUPS if flags.get(g, ()) is not None)
         return Said(flags=raised, knows=known, anything=bool(raised))
 
     return judge

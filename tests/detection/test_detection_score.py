@@ -96,9 +96,8 @@ def test_the_stated_defaults_are_those_of_the_rules() -> None:
 
     assert score.DEFAULTS["sgd"]["vanishing"] == vanishing.sgd_error
     assert score.DEFAULTS["adam"]["vanishing"] == vanishing.adam_error
-    assert {score.DEFAULTS[k]["exploding"] for k in ("sgd", "adam")} == {
-        exploding.error
-    }
+    assert score.DEFAULTS["sgd"]["exploding"] == exploding.error
+    assert score.DEFAULTS["adam"]["exploding"] == exploding.adam_error
     assert {score.DEFAULTS[k]["dead"] for k in ("sgd", "adam")} == {dead.real_error}
 
 
