@@ -1,12 +1,15 @@
 """What PiecewiseLinear costs beside ReLU: time and saved memory.
 
-    python benchmarks/piecewise_linear.py [--rounds 41] [--hinges 9 33 129]
+    python benchmarks/piecewise_linear.py [--rounds 41] [--hinges 9 33 129] [--steps]
 
 Forward and backward on one (64, 32, 32, 32) float32 tensor and one CPU thread. In
 each round every candidate runs once, in shuffled order; a figure is the median over
 rounds of (its CPU time / ReLU's in the same round). The second ReLU is the A/A row:
 what it is away from 1 is what the others cannot say. The gradient of the values is
 computed too.
+
+--steps measures whole training steps (Adam, forward, backward) instead, of a 10 x 64
+MLP and of three VGG blocks, auto-rotated layers beside them.
 
 "Saved" is what stays in memory between forward and backward; ReLU saves its output.
 
@@ -23,13 +26,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.functional import interpolate
+from torch.nn.functional import cross_entropy, interpolate
 
-from vgaudit.nn import Grid, PiecewiseLinear
+from vgaudit.nn import Grid, PiecewiseLinear, auto_rotate, fold_
 
 SHAPE = (64, 32, 32, 32)
 
@@ -105,13 +109,72 @@ def saved_megabytes(candidate: Candidate) -> float:
     return sum(kept.values()) / 1e6
 
 
+def mlp(activation: Callable[[int], nn.Module]) -> nn.Sequential:
+    sizes = [784, *[64] * 10]
+    pairs = [(nn.Linear(a, b), activation(b)) for a, b in pairwise(sizes)]
+    return nn.Sequential(*[part for pair in pairs for part in pair], nn.Linear(64, 10))
+
+
+def vgg(activation: Callable[[int], nn.Module]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a, b in pairwise([3, 32, 64, 128]):
+        layers += [nn.Conv2d(a, b, 3, padding=1), activation(b), nn.MaxPool2d(2)]
+    dense = nn.Linear(2048, 128), activation(128), nn.Linear(128, 10)
+    return nn.Sequential(*layers, nn.Flatten(), *dense)
+
+
+def rotated(model: nn.Sequential) -> nn.Sequential:
+    for layer in list(model)[:-1]:
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            fold_(auto_rotate(layer))
+    return model
+
+
+def training_steps(rounds: int) -> None:
+    nets = {
+        "10 x 64 MLP, batch 128": (mlp, torch.rand(128, 784)),
+        "3 VGG blocks, batch 64": (vgg, torch.rand(64, 3, 32, 32)),
+    }
+    print("| step of | | × plain | ms |\n|---|---|---|---|")
+    for name, (make, x) in nets.items():
+        labels = torch.randint(0, 10, (len(x),))
+        plain = nn.Sigmoid if make is mlp else nn.ReLU
+        models = {
+            "plain": make(lambda width, kind=plain: kind()),
+            "plain again": make(lambda width, kind=plain: kind()),
+            "auto-rotated": rotated(make(lambda width, kind=plain: kind())),
+            "PiecewiseLinear per channel": make(PiecewiseLinear),
+        }
+        seconds: dict[str, list[float]] = {kind: [] for kind in models}
+        optimizers = {
+            kind: torch.optim.Adam(model.parameters()) for kind, model in models.items()
+        }
+        for turn in range(rounds + 2):
+            for kind in random.sample(list(models), len(models)):
+                start = time.process_time()
+                optimizers[kind].zero_grad()
+                cross_entropy(models[kind](x), labels).backward()
+                optimizers[kind].step()
+                if turn > 1:
+                    seconds[kind].append(time.process_time() - start)
+        for kind, spent in seconds.items():
+            pairs = zip(spent, seconds["plain"], strict=True)
+            ratio = statistics.median(a / b for a, b in pairs)
+            ms = 1e3 * statistics.median(spent)
+            print(f"| {name} | {kind} | {ratio:.2f} | {ms:.1f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--hinges", type=int, nargs="+", default=[9, 33, 129])
+    parser.add_argument("--steps", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    if options.steps:
+        training_steps(options.rounds)
+        return
     noise = torch.randn(SHAPE, requires_grad=True)
     smooth = interpolate(torch.randn(64, 32, 5, 5), size=(32, 32), mode="bicubic")
     rows = candidates(options.hinges, noise, smooth.requires_grad_())

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 17
-"""Elements per block and thread: half a megabyte of float32."""
+_BLOCK = 1 << 18
+"""Elements per block and thread: a megabyte of float32."""
 
 
 class Cut:
