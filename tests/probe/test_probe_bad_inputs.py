@@ -496,7 +496,7 @@ def test_reentrant_checkpointing_of_the_whole_model_is_refused() -> None:
 # ------------------------------------------------------------ wrappers
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_torchscript_is_refused() -> None:
     scripted = torch.jit.trace(tower(), noise(4, 6))
     for net in (scripted, nn.Sequential(tower(), scripted)):

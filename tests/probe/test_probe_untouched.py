@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -22,6 +21,7 @@ from fixtures import batches as fixture_inputs
 from fixtures import models
 from tests.probe.scans import batch, scan, scan_all
 from tests.probe.snapshots import differences, snapshot
+from tests.probe.zoo import ZOO
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
 from vgaudit.probe import structure
@@ -258,9 +258,9 @@ def test_recurrent_layers_keep_their_flat_weights(kind: type[nn.RNNBase]) -> Non
 
 
 def test_a_resnet_is_left_as_it_was() -> None:
-    model = torchvision.models.resnet18(num_classes=4)
+    model, args = ZOO["resnet18"]()
 
-    check(model, lambda: scan(model, noise(2, 3, 32, 32)))
+    check(model, lambda: scan(model, *args))
 
 
 class Failing(nn.Module):
