@@ -63,6 +63,6 @@ def replace(twin: Twin, blockers: Sequence[Blocker], seed: int) -> None:
                 weight = twin.parameters[blocker.name]
                 fan_in = max(weight[0].numel(), 1)
                 values = torch.randn(
-                    weight.shape, generator=generator, dtype=torch.float64
+                    weight.shape, generator=generator, dtype=torch.float64, device="cpu"
                 )
                 weight.copy_(values / math.sqrt(fan_in))

@@ -225,6 +225,12 @@ class Recorder(TorchFunctionMode):
         kwargs: dict[str, Any],
     ) -> Any:
         given = args[0]
+        if torch._C._functorch.is_functorch_wrapped_tensor(given):
+            where = self._stack[-1][1] if self._stack else ""
+            self.recording.unmeasured[f"{where} {activation.name}".lstrip()] = (
+                "it runs inside torch.vmap or another transform of functions"
+            )
+            return func(*args, **kwargs)
         inplace = activations.is_inplace(func, kwargs, args)
         z = given.detach().clone() if inplace else given.detach()
         axis, entry = units.axis_of(given), given.grad_fn

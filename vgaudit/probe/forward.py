@@ -129,6 +129,11 @@ def _items(value: Any) -> list[Any]:
 
 
 def _no_gradient(output: Any, twin: Twin, recorder: Recorder) -> VgauditError:
+    if not twin.parameters and twin.quantized:
+        return CannotRun(
+            "the model is quantised: it has no trainable floating-point weights",
+            hint="scan the model that was quantised",
+        )
     if not twin.parameters:
         return NothingMeasured(
             "the model has no parameters",
@@ -150,6 +155,11 @@ def _no_gradient(output: Any, twin: Twin, recorder: Recorder) -> VgauditError:
             "no gradient can flow: reentrant activation checkpointing got an input "
             "that needs no gradient",
             hint="use checkpoint(..., use_reentrant=False)",
+        )
+    if not any(tensor.numel() for tensor in found):
+        return CannotRun(
+            "no gradient can flow: the output is empty",
+            hint="give a batch of at least one sample",
         )
     why = "made under inference_mode" if found[0].is_inference() else "detached"
     if not any(t.is_floating_point() or t.is_complex() for t in found):

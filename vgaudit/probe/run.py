@@ -58,7 +58,11 @@ def probe(
     model = state.unwrap(model)
     say = progress or (lambda _: None)
     device = parse_device(options.device)
-    with state.untouched(model, device), state.eager(model):
+    with (
+        torch.inference_mode(False),
+        state.untouched(model, device),
+        state.eager(model),
+    ):
         given = list(batches)
         state.seed_all(options.seed, device)
         ready = materialised(model, given)

@@ -171,6 +171,7 @@ class Twin:
     Attributes:
         state: name → clone; tied tensors share a clone.
         weights: the cloned parameters, with the norms that the user's have.
+        quantized: some layers are quantised: their weights are no parameters.
     """
 
     def __init__(
@@ -183,6 +184,9 @@ class Twin:
     ) -> None:
         self.state: dict[str, Tensor] = {}
         self.weights = weights_of(model)
+        self.quantized = any(
+            ".quantized" in type(module).__module__ for module in model.modules()
+        )
         clones: dict[int, Tensor] = {}
         for name, tensor in _named_tensors(model):
             if id(tensor) not in clones:
@@ -266,8 +270,12 @@ def _clone(
 
 @contextlib.contextmanager
 def eager(model: nn.Module) -> Iterator[None]:
-    """Runs compiled submodules eagerly: hooks see nothing inside a compiled one."""
-    compiled = any(
+    """Runs what is compiled eagerly: hooks see nothing inside of it.
+
+    A compiled function is not to be found in the model; to compile it, its author
+    has loaded the compiler.
+    """
+    compiled = "torch._dynamo" in sys.modules or any(
         type(module).__name__ == "OptimizedModule"
         or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()

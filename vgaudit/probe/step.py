@@ -215,7 +215,10 @@ def cotangent(output: Tensor, seed: int, batch: int, place: int) -> Tensor:
     E‖Jᵀv‖² = ‖J‖_F², so the backward pass of v measures transport alone.
     """
     generator = torch.Generator().manual_seed(_mix(seed, batch, place))
-    vector = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    # On the CPU by name: the caller may have set another default device.
+    vector = torch.randn(
+        output.shape, generator=generator, dtype=torch.float64, device="cpu"
+    )
     return vector.to(device=output.device, dtype=output.dtype)
 
 

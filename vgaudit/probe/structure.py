@@ -35,7 +35,7 @@ def structure(model: nn.Module, batch: Batch, *, mode: str = "train") -> Structu
         CannotRun: the forward pass fails, or depends on the values of tensors.
     """
     model = state.unwrap(model)
-    with state.untouched(model), state.eager(model):
+    with torch.inference_mode(False), state.untouched(model), state.eager(model):
         model = materialised(model, [batch])
         state.prepare_mode(model, mode)
         return _structure(model, batch)

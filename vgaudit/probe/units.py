@@ -115,7 +115,7 @@ def sample_like(z: Tensor) -> Tensor | None:
     if math.prod(shape) > _LARGEST_SAMPLE or not z.is_floating_point():
         return None
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def _grid(z: Tensor) -> Tensor:
