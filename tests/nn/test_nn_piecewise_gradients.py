@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.nn.oracles import lines_by_hats
 from vgaudit.nn import Grid, PiecewiseLinear
@@ -29,7 +32,10 @@ def random_layer(grid: Grid, channels: int | None = 2, dim: int = 1) -> Piecewis
     return layer
 
 
-@pytest.mark.parametrize("shape", [(40, 2), (9, 2, 7, 5), (3, 2, 300, 300)])
+@pytest.mark.parametrize(
+    "shape",
+    [(40, 2), (9, 2, 7, 5), (11, 2, 200, 200), (2, 2, 400, 500), (1, 2, 600, 500)],
+)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_gradients_equal_autograd_through_hat_functions(grid, shape) -> None:
     """Inside the hinges the function is Σ a_m·hat_m(x), in plain operations."""
@@ -112,18 +118,23 @@ def test_float32_sums_over_many_elements_stay_accurate(channels) -> None:
     assert (error / exact.values.grad.abs()).max().item() < 1e-5
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
 def test_gradients_repeat_to_the_last_bit(threads) -> None:
     layer = random_layer(Grid.uniform()).float()
     x = torch.randn(50, 2, 64, 64).float()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     found = []
     for _ in range(2):
         layer.zero_grad()
         layer(x).square().mean().backward()
         found.append(layer.values.grad.clone())
-    torch.set_num_threads(before)
 
     assert torch.equal(*found)
 
@@ -143,6 +154,39 @@ def test_backward_saves_the_input_and_the_values_alone(hinges) -> None:
 
     pointers = {tensor.data_ptr() for tensor in saved}
     assert {x.data_ptr(), layer.values.data_ptr()} == pointers
+
+
+class NewStorages(TorchDispatchMode):
+    """Collects the size in bytes of every storage that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.sizes[storage.data_ptr()] = storage.nbytes()
+        return result
+
+
+@pytest.mark.parametrize("threads", [1], indirect=True)
+@pytest.mark.parametrize("shape", [(64, 8, 64, 64), (1, 2, 1024, 1024)])
+def test_apart_from_results_memory_does_not_grow_with_the_input(shape, threads) -> None:
+    layer = PiecewiseLinear(shape[1], start="tanh").float()
+    x = torch.randn(shape).float().requires_grad_()
+    direction = torch.randn(shape).float()
+    results = {x.data_ptr(), direction.data_ptr()}
+    with NewStorages() as new:
+        y = layer(x)
+        grads = torch.autograd.grad(y, (x, layer.values), direction)
+    results |= {y.data_ptr(), grads[0].data_ptr()}
+    others = [size for place, size in new.sizes.items() if place not in results]
+
+    # One block, as pairs of float32.
+    assert max(others) <= 8 * 2**18 < x.nbytes
 
 
 def test_frozen_values_get_no_gradient_and_pass_it_on() -> None:

@@ -34,7 +34,9 @@ SHAPES = {
     "conv": ((4, 2, 5, 3), 1),
     "sequence": ((4, 5, 2), -1),
     "one sample": ((2,), 0),
-    "large": ((3, 2, 300, 300), 1),
+    "blocks of samples": ((11, 2, 200, 200), 1),
+    "blocks of channels": ((2, 2, 400, 500), 1),
+    "parts of a channel": ((2, 2, 600, 500), 1),
     "empty": ((0, 2), 1),
 }
 

@@ -23,10 +23,12 @@ class Finder:
     Args:
         mesh: the segments, in the type to compute in.
         cut: the blocks.
-        starts: as of the mesh, or by lanes; broadcastable over a block.
+        sums: whose lanes to count in; None for the table of the mesh itself.
     """
 
-    def __init__(self, mesh: Mesh, cut: Cut, starts: Tensor) -> None:
+    def __init__(self, mesh: Mesh, cut: Cut, sums: Sums | None = None) -> None:
+        starts = mesh.starts if sums is None else sums.starts
+        self._offset = None if sums is None else sums.offset
         self._mesh = mesh
         self._low, count = -mesh.shift, mesh.segments
         if mesh.first is not None and mesh.border is not None:
@@ -50,7 +52,10 @@ class Finder:
         start = next(self._starts)
         if start.dim() == 3 and 1 < start.shape[0] != x.shape[0]:
             start = start[: x.shape[0]]
-        return index.add_(start).view(-1)
+        index.add_(start)
+        if self._offset is not None:
+            index.add_(self._offset[..., : x.shape[2]])
+        return index.view(-1)
 
     def _compare(self, x: Tensor, index: Tensor, scratch: Scratch) -> Tensor:
         """Finds cells, then on which side of the border in its cell each x lies."""
@@ -88,7 +93,7 @@ def evaluate(
         out: where to, of the shape and type of ``x``.
     """
     cut, scratch = Cut(x), Scratch(x, slope.dtype)
-    finder = Finder(mesh, cut, mesh.starts)
+    finder = Finder(mesh, cut)
     # One gather of pairs is faster than two gathers of numbers.
     pairs = torch.complex(slope, intercept).reshape(-1)
     bounds = _bounds(slope, cut)
@@ -119,7 +124,7 @@ def differentiate(
     """
     result = torch.empty_like(x)
     cut, scratch = Cut(x), Scratch(x, slope.dtype)
-    finder = Finder(mesh, cut, mesh.starts if sums is None else sums.starts)
+    finder = Finder(mesh, cut, sums)
     slope_row = slope.reshape(-1)
     if sums is not None and sums.lanes > 1:
         slope_row = slope_row.repeat(sums.lanes)

@@ -15,35 +15,47 @@ _BLOCK = 1 << 18
 class Cut:
     """How tensors ``[outer, channels, inner]`` are cut into blocks, all alike.
 
-    A block holds whole samples where one fits, else channels of one sample, so
-    that it is contiguous in memory. On a GPU, all is one block.
+    A block holds whole samples where one fits, else channels of one sample, else
+    a part of one channel: it is contiguous in memory. On a GPU, all is one block.
+
+    Attributes:
+        whole: blocks hold whole samples.
+        count: how many samples, or channels of one sample, a block holds.
+        width: how much of a channel it holds.
     """
 
     def __init__(self, x: Tensor) -> None:
         outer, channels, inner = x.shape
         size = _BLOCK * torch.get_num_threads() if x.device.type == "cpu" else x.numel()
-        self._whole = channels * inner <= size
-        self._outer = outer
-        one = channels * inner if self._whole else inner
-        self.count = max(1, size // max(1, one))
+        size = max(1, size)
+        self.whole = channels * inner <= size
+        self.width = min(inner, size)
+        self.count = size // max(1, channels * inner if self.whole else self.width)
+        self._outer, self._inner = outer, inner
 
     @property
-    def blocks(self) -> int:
-        """How many blocks there are, of whole samples; else more than one."""
-        return -(-self._outer // self.count) if self._whole else 2
+    def single(self) -> bool:
+        """All is one block."""
+        return self.whole and self._outer <= self.count
 
     def of(self, x: Tensor) -> Sequence[Tensor]:
         """Returns the blocks of ``x``, in order."""
-        if self._whole:
-            return torch.split(x, self.count) if self._outer > self.count else (x,)
-        samples = torch.split(x, 1)
-        return [part for one in samples for part in torch.split(one, self.count, 1)]
+        if self.whole:
+            return (x,) if self.single else torch.split(x, self.count)
+        return [
+            block
+            for sample in torch.split(x, 1)
+            for channels in torch.split(sample, self.count, 1)
+            for block in torch.split(channels, self.width, 2)
+        ]
 
     def rows(self, table: Tensor) -> Iterator[Tensor]:
         """Yields each block's rows of a table ``[…, 1 or channels, any]``, for ever."""
-        if self._whole or table.shape[-2] == 1:
+        if self.whole or table.shape[-2] == 1:
             return itertools.repeat(table)
-        return itertools.cycle(torch.split(table, self.count, -2))
+        parts = -(-self._inner // self.width)
+        rows = torch.split(table, self.count, -2)
+        return itertools.cycle([row for row in rows for _ in range(parts)])
 
 
 class Scratch:

@@ -26,40 +26,49 @@ class Sums:
     def __init__(self, x: Tensor, mesh: Mesh) -> None:
         self._shape = (x.shape[1], mesh.segments)
         bins = x.shape[1] * mesh.segments
-        cut = Cut(x)
-        on_cpu = x.device.type == "cpu"
+        cut, on_cpu = Cut(x), x.device.type == "cpu"
         self.lanes = 1
-        if cut.blocks > 1 or not on_cpu:
+        if not (cut.single and on_cpu):
             self.lanes = _lanes(bins, _BINS if on_cpu else _MOST_BINS)
-        self.starts = mesh.starts
+        self.starts, self.offset = mesh.starts, None
         if self.lanes > 1:
-            self.starts = self.starts + _lane_of(x, self.lanes, cut.count) * bins
+            self.offset = _lane_of(x, self.lanes, cut) * bins
+            if cut.whole:  # one table for both: one addition less per block
+                self.starts, self.offset = self.starts + self.offset, None
         self._bins = bins * self.lanes
-        self._slopes: list[Tensor] = []
-        self._levels: list[Tensor] = []
+        self._slope: Tensor | None = None
+        self._level: Tensor | None = None
 
     def add(self, place: Tensor, d_y: Tensor, d_y_times_x: Tensor) -> None:
         """Adds one block, all three flat."""
-        if place.device.type == "cpu":
-            self._levels.append(torch.bincount(place, d_y, self._bins))
-            self._slopes.append(torch.bincount(place, d_y_times_x, self._bins))
-            return
-        # bincount waits for the device, and has no deterministic form there;
-        # index_add has one under torch.use_deterministic_algorithms.
-        empty = d_y.new_zeros(self._bins)
-        self._levels.append(empty.index_add(0, place, d_y))
-        self._slopes.append(empty.index_add(0, place, d_y_times_x))
+        self._level = _added(self._level, self._counted(place, d_y))
+        self._slope = _added(self._slope, self._counted(place, d_y_times_x))
 
     def totals(self) -> tuple[Tensor, Tensor]:
         """Returns dLoss/dslope and dLoss/dintercept, ``[C, S]``."""
-        return self._total(self._slopes), self._total(self._levels)
+        return self._total(self._slope), self._total(self._level)
 
-    def _total(self, blocks: list[Tensor]) -> Tensor:
-        if len(blocks) == 1 and self.lanes == 1:
-            return blocks[0].view(self._shape)
-        wide = torch.float32 if blocks[0].device.type == "mps" else torch.float64
-        total = torch.stack(blocks).sum(0, dtype=wide)
-        return total.view(self.lanes, *self._shape).sum(0)
+    def _counted(self, place: Tensor, weights: Tensor) -> Tensor:
+        if place.device.type == "cpu":
+            return torch.bincount(place, weights, self._bins)
+        # bincount waits for the device, and has no deterministic form there;
+        # index_add has one under torch.use_deterministic_algorithms.
+        return weights.new_zeros(self._bins).index_add_(0, place, weights)
+
+    def _total(self, sums: Tensor | None) -> Tensor:
+        assert sums is not None
+        if self.lanes == 1:
+            return sums.view(self._shape)
+        return sums.view(self.lanes, *self._shape).sum(0, dtype=_wide(sums))
+
+
+def _added(total: Tensor | None, block: Tensor) -> Tensor:
+    """Returns the sum over blocks, in float64 once there are two."""
+    return block if total is None else total.to(_wide(total)).add_(block)
+
+
+def _wide(like: Tensor) -> torch.dtype:
+    return torch.float32 if like.device.type == "mps" else torch.float64
 
 
 def _lanes(bins: int, fill: int) -> int:
@@ -72,10 +81,11 @@ def _lanes(bins: int, fill: int) -> int:
     return lanes
 
 
-def _lane_of(x: Tensor, lanes: int, samples: int) -> Tensor:
+def _lane_of(x: Tensor, lanes: int, cut: Cut) -> Tensor:
     """Returns the lane of every element of a block, broadcastable over it; int32."""
-    inner = x.shape[2]
-    axis, length = (2, inner) if inner >= lanes else (0, min(samples, x.shape[0]))
+    axis, length = 2, cut.width
+    if length < lanes and cut.whole:
+        axis, length = 0, min(cut.count, x.shape[0])
     shape = [1, 1, 1]
     shape[axis] = length
     lane = torch.arange(length, dtype=torch.int32, device=x.device)
