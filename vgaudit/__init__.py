@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vgaudit import nn, optim
     from vgaudit.api import (
         assert_gradient_healthy,
         convert,
@@ -45,6 +46,8 @@ _HOMES = {
     "watch": "vgaudit.api",
 }
 
+_PARTS = ("nn", "optim")
+
 __all__ = [
     "ConvertOptions",
     "DataOptions",
@@ -58,6 +61,8 @@ __all__ = [
     "assert_gradient_healthy",
     "convert",
     "load",
+    "nn",
+    "optim",
     "save",
     "scan",
     "watch",
@@ -67,6 +72,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in _PARTS:
+        return import_module(f"vgaudit.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
