@@ -45,6 +45,11 @@ def scan_all(
     return probe(model, given, loss=loss, options=ProbeOptions(**options))
 
 
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Returns standard normal values in float32."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def layer(flow: GradientFlow, path: str, call: int = 0) -> LayerFlow:
     """Returns the one row of a path and call."""
     found = [r for r in flow.layers if r.path == path and r.call == call]

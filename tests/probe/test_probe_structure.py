@@ -12,16 +12,12 @@ from torch.utils.checkpoint import checkpoint
 
 from fixtures import batches as inputs
 from fixtures import models
-from tests.probe.scans import scan_all
+from tests.probe.scans import noise, scan_all
 from tests.probe.zoo import ZOO
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
 from vgaudit.flow import GradientFlow, LayerFlow, Structure
 from vgaudit.probe import structure
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def key(row: LayerFlow) -> str:

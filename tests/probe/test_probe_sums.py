@@ -12,16 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.probe.scans import activation, batch, scan_all
+from tests.probe.scans import activation, batch, noise, scan_all
 from vgaudit.probe import norms
 from vgaudit.probe.activations import KNOWN
 from vgaudit.probe.interval import decades, interval
 from vgaudit.probe.observe import observe
 from vgaudit.probe.sums import ActivationSums, MomentSums
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def exact_norm(values: Tensor) -> float:

@@ -10,14 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.probe.scans import batch, layer, parameters, scan
+from tests.probe.scans import batch, layer, noise, parameters, scan
 from vgaudit.errors import CannotRun
 from vgaudit.probe import structure
 from vgaudit.probe.step import cotangent
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def tower(*middle: nn.Module) -> nn.Sequential:

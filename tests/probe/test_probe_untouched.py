@@ -19,16 +19,12 @@ from torch.utils.checkpoint import checkpoint
 
 from fixtures import batches as fixture_inputs
 from fixtures import models
-from tests.probe.scans import batch, scan, scan_all
+from tests.probe.scans import batch, noise, scan, scan_all
 from tests.probe.snapshots import differences, snapshot
 from tests.probe.zoo import ZOO
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
 from vgaudit.probe import structure
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(5))
 
 
 def tower(*middle: nn.Module, given: int = 6) -> nn.Module:

@@ -1,39 +1,28 @@
-"""Models whose wiring, outputs or weights are out of the ordinary."""
+"""Models whose wiring or weights are out of the ordinary."""
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import math
-import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from fixtures import batches as inputs
 from fixtures import models
 from tests.probe.scans import (
-    activation,
-    batch,
     decades,
     l2,
     layer,
+    noise,
     parameters,
     scan,
     scan_all,
 )
 from vgaudit.data.batch import Batch
-from vgaudit.errors import CannotRun
 from vgaudit.flow import GradientFlow
 from vgaudit.probe.step import cotangent
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def fixture(name: str, size: int = 6) -> GradientFlow:
@@ -46,153 +35,6 @@ def zeros(linear: nn.Linear) -> nn.Linear:
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
-
-
-# ------------------------------------------------------------ outputs
-
-
-@dataclasses.dataclass
-class Record:
-    logits: Tensor
-    rest: Any = None
-
-
-Named = collections.namedtuple("Named", "logits rest")
-
-
-class Outputs(nn.Module):
-    """Two layers beside each other, returned in a container."""
-
-    def __init__(self, wrap: Callable[[Tensor, Tensor], Any]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.wrap = wrap
-        self.stem, self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 4), nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Any:
-        x = torch.tanh(self.stem(x))
-        return self.wrap(self.a(x), self.b(x))
-
-
-def model_output(a: Tensor, b: Tensor) -> Any:
-    output = pytest.importorskip("transformers.utils").ModelOutput
-
-    @dataclasses.dataclass
-    class Found(output):  # type: ignore[misc, valid-type]
-        logits: Tensor | None = None
-        rest: Tensor | None = None
-
-    return Found(logits=a, rest=b)
-
-
-CONTAINERS: dict[str, Callable[[Tensor, Tensor], Any]] = {
-    "tuple": lambda a, b: (a, b),
-    "list in tuple": lambda a, b: ([a], (None, "x", b)),
-    "dict": lambda a, b: {"logits": a, "rest": {"deep": [b, 3]}},
-    "namedtuple": Named,
-    "dataclass": Record,
-    "dataclass of dict": lambda a, b: Record(a, {"x": b}),
-    "ordered dict": lambda a, b: collections.OrderedDict(logits=a, rest=b),
-    "model output": model_output,
-    "packed sequence": lambda a, b: (PackedSequence(a, torch.tensor([4])), b),
-    "twice": lambda a, b: (a, b, a, {"again": b}),
-}
-
-
-@pytest.mark.parametrize("kind", CONTAINERS)
-def test_outputs_are_found_in_any_container(kind: str) -> None:
-    flow = scan(Outputs(CONTAINERS[kind]), noise(4, 6))
-    plain = scan(Outputs(CONTAINERS["tuple"]), noise(4, 6))
-
-    assert [row.path for row in flow.layers] == ["stem", "tanh#1", "a", "b"]
-    for one, two in zip(flow.layers, plain.layers, strict=True):
-        assert one.attenuation == two.attenuation
-    # Each head has its own share of the whole: their squares sum to one.
-    shares = [10 ** (2 * layer(flow, path).attenuation.value) for path in "ab"]
-    assert sum(shares) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(
-    ("kind", "output", "path"),
-    [
-        ("tuple", "0", "a"),
-        ("tuple", "1", "b"),
-        ("tuple", "-1", "b"),
-        ("dict", "logits", "a"),
-        ("dict", "rest", "b"),
-        ("dict", "1", "b"),
-        ("namedtuple", "rest", "b"),
-        ("dataclass", "logits", "a"),
-        ("dataclass", "1", "b"),
-        ("model output", "rest", "b"),
-        ("model output", "0", "a"),
-        ("list in tuple", "1", "b"),
-    ],
-)
-def test_one_output_can_be_chosen(kind: str, output: str, path: str) -> None:
-    flow = scan(Outputs(CONTAINERS[kind]), noise(4, 6), output=output)
-    other = "b" if path == "a" else "a"
-
-    assert layer(flow, path).attenuation.value == pytest.approx(0.0, abs=1e-6)
-    assert layer(flow, other).attenuation is None
-    assert not parameters(flow)[f"{other}.weight"].connected
-    assert parameters(flow)[f"{other}.weight"].called
-
-
-@pytest.mark.parametrize(
-    ("kind", "output", "type_"),
-    [("tuple", "2", "tuple"), ("tuple", "logits", "tuple"), ("dict", "x", "dict"),
-     ("dataclass", "7", "Record"), ("namedtuple", "x", "Named")],
-)  # fmt: skip
-def test_an_output_that_is_not_there_is_refused(
-    kind: str, output: str, type_: str
-) -> None:
-    with pytest.raises(CannotRun) as caught:
-        scan(Outputs(CONTAINERS[kind]), noise(4, 6), output=output)
-
-    assert caught.value.message == (
-        f"the model's output has no '{output}'; it is a {type_}"
-    )
-    assert caught.value.hint == (
-        "choose an index or key that the output has, or leave --output out"
-    )
-
-
-def test_packed_sequences_go_in_and_out() -> None:
-    class Packed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn, self.head = nn.GRU(6, 4), nn.Linear(4, 2)
-
-        def forward(self, x: PackedSequence) -> PackedSequence:
-            found, _ = self.rnn(x)
-            return found._replace(data=self.head(found.data))
-
-    x = pack_padded_sequence(
-        noise(3, 5, 6), torch.tensor([5, 2, 3]), batch_first=True, enforce_sorted=False
-    )
-    flow = scan_all(Packed(), [Batch(args=(x,), size=3)])
-
-    assert all(p.connected for p in flow.parameters)
-    assert layer(flow, "head").attenuation.value == pytest.approx(0.0, abs=1e-6)
-
-
-def test_inputs_in_containers_and_by_name_are_data() -> None:
-    flow = fixture("dict_input")
-    assert [row.path for row in flow.layers] == ["image", "token", "tanh#1", "head"]
-    assert [row.depth for row in flow.layers] == [1, 1, 1, 0]
-
-    class ByName(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 2)
-
-        def forward(self, *, record: Record, scale: float = 1.0) -> Tensor:
-            return self.last(torch.relu(self.first(record.logits)) * scale)
-
-    given = Batch(kwargs={"record": Record(noise(4, 6)), "scale": 2.0}, size=4)
-    found = scan_all(ByName(), [given])
-    assert [row.path for row in found.layers] == ["first", "relu#1", "last"]
 
 
 # ------------------------------------------------------------ connections
@@ -508,133 +350,3 @@ def test_fused_recurrent_gates_are_listed_as_not_measured() -> None:
     assert gap.reason == (
         "the gates inside the fused lstm kernel; its weights are measured"
     )
-
-
-# ------------------------------------------------------------ control flow
-
-
-class Switch(nn.Module):
-    """Which layers run depends on the data."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 2)
-        self.low, self.high, self.extra = (nn.Linear(6, 6) for _ in range(3))
-        self.never = nn.Linear(6, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        if x[0, 0] < 0:
-            x = torch.sigmoid(self.low(x))
-        else:
-            x = torch.sigmoid(self.high(x))
-            x = torch.tanh(self.extra(x)) if x.shape[0] > 4 else x
-        return self.last(x)
-
-
-def switching(net: Switch, *, high: bool, size: int, seed: int) -> Batch:
-    """Returns a batch that takes the wanted way."""
-    while True:
-        x = noise(size, 6, seed=seed)
-        if bool(net.first(x)[0, 0] >= 0) == high:
-            return batch(x)
-        seed += 100
-
-
-def oracle(net: Switch, x: Tensor, number: int) -> dict[str, float]:
-    """Returns the decades at the output of every layer, by autograd."""
-    kept: dict[str, Tensor] = {}
-    handles = [
-        module.register_forward_hook(
-            lambda m, a, out, name=name: kept.update({name: out})
-        )
-        for name, module in net.named_children()
-    ]
-    out = net(x)
-    for handle in handles:
-        handle.remove()
-    vector = cotangent(out, 0, number, 0)
-    gradients = torch.autograd.grad(out, list(kept.values()), vector)
-    return {
-        name: decades(gradient, l2(vector))
-        for name, gradient in zip(kept, gradients, strict=True)
-    }
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 2, 3, 1, 0), (1, 4, 0, 3, 2)])
-def test_each_batch_is_measured_on_its_own_graph(order: tuple[int, ...]) -> None:
-    net = Switch().double()
-    kinds = [(False, 4), (True, 4), (True, 6), (False, 4), (False, 6)]
-    given = [
-        switching(net.float(), high=kinds[place][0], size=kinds[place][1], seed=place)
-        for place in order
-    ]
-    net.double()
-    flow = scan_all(net, given)
-
-    expected: dict[str, list[float]] = {}
-    for number, one in enumerate(given):
-        for name, value in oracle(net, one.args[0].double(), number).items():
-            expected.setdefault(name, []).append(value)
-    for name, values in expected.items():
-        found = layer(flow, name).attenuation
-        assert found is not None, name
-        assert found.n == len(values), name
-        assert found.value == pytest.approx(sum(values) / len(values), abs=1e-9), name
-    assert layer(flow, "extra").depth == 1
-    assert activation(flow, "tanh#1").samples == 6
-    assert activation(flow, "sigmoid#1").samples == 24
-    state = {n: (p.connected, p.called) for n, p in parameters(flow).items()}
-    assert state["never.weight"] == (False, False)
-    assert state["extra.weight"] == state["low.bias"] == (True, True)
-    assert flow.notes == (
-        "control flow depends on the data: 3 graphs in 5 batches; the trunk is that "
-        "of 3",
-    )
-    assert flow.weight_layers == 3
-
-
-def test_a_loop_of_data_dependent_length_is_measured() -> None:
-    class Loop(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.step, self.head = nn.Linear(6, 6), nn.Linear(6, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            for _ in range(x.shape[1]):
-                x = torch.tanh(self.step(x.mean(1, keepdim=True).expand_as(x)))
-            return self.head(x[:, 0])
-
-    flow = scan_all(Loop(), [batch(noise(3, n, 6)) for n in (2, 5, 2, 3)])
-
-    calls = [row.call for row in flow.layers if row.path == "step"]
-    assert sorted(calls) == [0, 1, 2, 3, 4]
-    assert layer(flow, "step", call=1).attenuation.n == 4
-    assert layer(flow, "step", call=4).attenuation.n == 1
-
-
-# ------------------------------------------------------------ size
-
-
-@pytest.mark.parametrize("depth", [300, pytest.param(3000, marks=pytest.mark.slow)])
-def test_thousands_of_layers_are_measured(depth: int) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential()
-    for _ in range(depth):
-        linear = nn.Linear(2, 2, bias=False)
-        nn.init.orthogonal_(linear.weight)
-        net.append(linear)
-        net.append(nn.LeakyReLU(0.999))
-    started = time.perf_counter()
-    flow = scan_all(net, [batch(noise(2, 2)), batch(noise(2, 2, seed=1))])
-
-    assert flow.weight_layers == depth
-    assert len(flow.layers) == 2 * depth
-    assert layer(flow, "0").depth == depth - 1
-    assert sum(step.gain.value for step in flow.trunk) == pytest.approx(
-        flow.attenuation.value, abs=1e-6
-    )
-    # Linear in the depth; a quadratic step would take minutes.
-    assert time.perf_counter() - started < 5 + depth / 60
