@@ -11,14 +11,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from hypothesis import settings
 
 # A busy machine is no defect, and the same examples every time make a run repeatable.
 settings.register_profile("vgaudit", deadline=None, derandomize=True)
-settings.load_profile("vgaudit")
-
-# The same examples in every run: a red test is a change of the code, not of luck.
-settings.register_profile("vgaudit", derandomize=True, deadline=None)
 settings.load_profile("vgaudit")
 
 ROOT = Path(__file__).resolve().parents[1]
