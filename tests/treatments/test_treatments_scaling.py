@@ -193,3 +193,32 @@ def test_a_healthy_net_is_told_to_be_left_alone() -> None:
     assert done.comparison is not None
     assert done.comparison.healthy
     assert "leave this model as it is" in advice(done.conversion, done.comparison)[0]
+
+
+def test_a_rotated_transformer_layer_is_the_same_in_eval_mode_after_training() -> None:
+    """Its fused kernel would read the raw weights; ρ is 1 only until it moves."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+            self.blocks = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+            self.head = nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.head(self.blocks(x))
+            return result
+
+    torch.manual_seed(0)
+    x, y = torch.randn(16, 5, 16), torch.randint(0, 4, (16, 5))
+    treated = vgaudit.convert(Net(), to="ar", data=(x, y)).model
+    assert treated is not None
+    with torch.no_grad():
+        for name, parameter in treated.named_parameters():
+            if "linear1.weight" in name:
+                parameter.mul_(3.0)
+    treated.eval()
+    with torch.no_grad():
+        fused = treated(x)
+
+    assert torch.allclose(treated(x), fused, atol=1e-5)

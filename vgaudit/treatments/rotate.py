@@ -29,7 +29,7 @@ from vgaudit.treatments.rescale import (
     with_refit,
 )
 from vgaudit.treatments.statistics import QUANTILE, LayerStatistics, check_alive, survey
-from vgaudit.treatments.steps import Step, Turn
+from vgaudit.treatments.steps import Step, Turn, without_fast_path
 
 _NOISE = 1e-5
 """A unit whose |f| stays below this share of D keeps the layer's L."""
@@ -58,6 +58,7 @@ def rotate(
                 known.get(target.path) or survey(model, [target], batches)[target.path]
             )
             change = _one(model, target, found, options, centre=centre)
+            without_fast_path(model.get_submodule(target.path.rpartition(".")[0]))
         except CannotRewrite as error:
             done.refuse(target, error)
             done.add(None, steps)

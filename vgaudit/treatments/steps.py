@@ -182,6 +182,7 @@ def _rotate(model: nn.Module, step: Step) -> None:
         denominator=Denominator(**turn.denominator),
         inputs=inputs,
     )
+    without_fast_path(model.get_submodule(step.path.rpartition(".")[0]))
 
 
 def _bake(model: nn.Module, step: Step) -> None:
@@ -201,7 +202,7 @@ def place(model: nn.Module, paths: Iterable[str], module: nn.Module) -> None:
         parent, _, name = path.rpartition(".")
         owner = model.get_submodule(parent)
         owner._modules[name] = module
-        _without_fast_path(owner)
+        without_fast_path(owner)
 
 
 def _attribute(model: nn.Module, step: Step) -> None:
@@ -214,12 +215,15 @@ def put_attribute(owner: nn.Module, name: str, module: nn.Module) -> None:
     """Puts a module where a function was an attribute."""
     del owner.__dict__[name]
     setattr(owner, name, module)
-    _without_fast_path(owner)
+    without_fast_path(owner)
 
 
-def _without_fast_path(owner: nn.Module) -> None:
-    # nn.TransformerEncoderLayer takes a fused kernel in eval mode that computes
-    # the activation it noted when it was built, not the one it has.
+def without_fast_path(owner: nn.Module) -> None:
+    """Keeps a transformer layer from the fused kernel of eval mode.
+
+    It computes the activation that was noted when the layer was built and reads
+    the weights of its linear layers, whatever forward they have now.
+    """
     if isinstance(owner, nn.TransformerEncoderLayer):
         owner.activation_relu_or_gelu = 0
 
