@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from vgaudit.optim.centring import mean_response
 from vgaudit.optim.gradients import Gradients, state_dtype
 from vgaudit.optim.layers import Layout
 from vgaudit.optim.sharding import local
@@ -94,3 +95,22 @@ def subtract(
             param.add_(step, alpha=-factor)
         return
     torch._foreach_sub_(list(params), torch._foreach_mul(list(steps), list(factors)))
+
+
+def move(
+    layout: Layout, gradients: Gradients, moves: dict[int, tuple[Tensor, float]]
+) -> None:
+    """Takes the steps −c·d, each given as (d, c), and corrects centred biases.
+
+    A weight's centred step D shifts the mean of its layer's output by D ā; its
+    bias takes that back.
+    """
+    subtract(
+        [local(layout.param(index)) for index in moves],
+        [direction for direction, _ in moves.values()],
+        [factor for _, factor in moves.values()],
+    )
+    for weight, centre in gradients.centres.items():
+        direction, factor = moves[weight]
+        bias = local(layout.param(centre.bias))
+        bias.add_(mean_response(direction, centre.mean), alpha=factor)

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vgaudit.errors import BadConfig
-from vgaudit.optim.averages import subtract, zeros
-from vgaudit.optim.centring import mean_response
+from vgaudit.optim.averages import move, zeros
 from vgaudit.optim.gradients import Gradients, centre_and_measure
 from vgaudit.optim.layers import layout_of, named_groups
 from vgaudit.optim.options import check_options
@@ -121,15 +120,7 @@ class CenteredAdam(Optimizer):
         layout = self._layout
         gradients = centre_and_measure(layout, decay=_CENTRING_DECAY)
         moves = {index: self._update(index, gradients) for index in gradients.members}
-        subtract(
-            [local(layout.param(index)) for index in moves],
-            [direction for direction, _ in moves.values()],
-            [factor for _, factor in moves.values()],
-        )
-        for weight, centre in gradients.centres.items():
-            direction, factor = moves[weight]
-            bias = local(layout.param(centre.bias))
-            bias.add_(mean_response(direction, centre.mean), alpha=factor)
+        move(layout, gradients, moves)
         return loss
 
     def _update(self, index: int, gradients: Gradients) -> tuple[Tensor, float]:

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vgaudit.errors import BadConfig
-from vgaudit.optim.averages import directions, subtract, update_momenta
-from vgaudit.optim.centring import mean_response
+from vgaudit.optim.averages import directions, move, update_momenta
 from vgaudit.optim.curvature import LossLike, draw, generator_for, has_factor
 from vgaudit.optim.gradients import Gradients, centre_and_measure
 from vgaudit.optim.layers import Scope, layout_of, named_groups, weight_layers
@@ -278,15 +277,7 @@ class SDAGD(Optimizer):
             if decay:
                 shrink = 1.0 - float(layout.option(index, "lr")) * decay
                 local(layout.param(index)).mul_(shrink)
-        subtract(
-            [local(layout.param(index)) for index in moves],
-            [direction for direction, _ in moves.values()],
-            [factor for _, factor in moves.values()],
-        )
-        for weight, centre in gradients.centres.items():
-            direction, factor = moves[weight]
-            bias = local(layout.param(centre.bias))
-            bias.add_(mean_response(direction, centre.mean), alpha=factor)
+        move(layout, gradients, moves)
 
     @torch.no_grad()
     def phases(self) -> tuple[LayerPhase, ...]:
