@@ -12,39 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.probe.scans import audit, batch, noise, parameters, scan, scan_all
+from tests.probe.towers import Two, refused, tower
 from vgaudit.data.batch import Loss
-from vgaudit.errors import BadConfig, CannotRun, NothingMeasured, VgauditError
+from vgaudit.errors import BadConfig, CannotRun, NothingMeasured
 from vgaudit.judge import judge
 from vgaudit.probe import structure
-
-
-def tower(*middle: nn.Module) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 6), *middle, nn.Linear(6, 3))
-
-
-class Two(nn.Module):
-    """Two linear layers ``a`` and ``b``, put together by a function."""
-
-    def __init__(self, together: Callable[..., Any], **modules: nn.Module) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.together = together
-        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, *given: Any) -> Any:
-        return self.together(self, *given)
-
-
-def refused(act: Callable[[], Any], kind: type[VgauditError]) -> tuple[str, str]:
-    """Returns message and hint of the one error that ``act`` must raise."""
-    with pytest.raises(kind) as caught:
-        act()
-    assert "\n" not in caught.value.message + caught.value.hint
-    return caught.value.message, caught.value.hint
-
 
 # ------------------------------------------------------------ shapes and types
 
