@@ -13,7 +13,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "vgaudit"
 
-WORDS = {"conversion", "errors", "facts", "findings", "flow", "job", "plain"}
+WORDS = {
+    "conversion",
+    "errors",
+    "facts",
+    "findings",
+    "flow",
+    "job",
+    "plain",
+    "retraining",
+}
 JUDGEMENT = {"compare", "config", "explain", "judge", "reports", "rules"}
 PARTS = {"data", "loading", "nn", "optim", "probe", "training", "treatments"}
 TORCH = PARTS | {"measure", "worker"}
