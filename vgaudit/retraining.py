@@ -5,8 +5,70 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vgaudit.flow import Audit
+
 Method = Literal["sdagd", "rai", "adact", "adam", "adamw", "sgd"]
 METHODS: tuple[Method, ...] = ("sdagd", "rai", "adact", "adam", "adamw", "sgd")
+Schedule = Literal["auto", "warmup-linear", "cosine", "constant", "step"]
+SCHEDULES: tuple[Schedule, ...] = (
+    "auto",
+    "warmup-linear",
+    "cosine",
+    "constant",
+    "step",
+)
+Amp = Literal["off", "bf16", "fp16"]
+AMPS: tuple[Amp, ...] = ("off", "bf16", "fp16")
+Solver = Literal["gradient", "classic"]
+Outcome = Literal["better", "same", "worse", ""]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainOptions:
+    """How to train.
+
+    Attributes:
+        method: the treatment.
+        solver: of ``adact``: gradients, or the closed-form steps of the paper.
+        epochs: passes over the training data; None takes the method's own number.
+        batch_size: samples of one optimizer step; None for 64.
+        accumulate: parts in which a step's batch is computed, to save memory. The
+            gradient is the same, but for what a batch normalization sees.
+        lr: None takes the method's own.
+        weight_decay: decoupled but for ``adam`` and ``sgd``.
+        momentum: of ``sgd``.
+        schedule: ``auto`` is warm-up and linear decay.
+        warmup: share of all steps.
+        clip: largest L2 norm of the whole gradient; None leaves it.
+        amp: autocast to a half type on CUDA; fp16 with a loss scale.
+        valid_split: share of the samples held out; 0 trains on all.
+        valid_data: a data spec to validate on instead.
+        patience: epochs without a better one after which to stop.
+        controls: methods that train a copy from the same start with the same budget.
+        seed: of the split, the order of the data, dropout and the methods' own.
+        settings: of the method alone, ``{"kappa": "100"}``, as text.
+        most_skipped: non-finite steps in a row after which training gives up.
+    """
+
+    method: Method
+    solver: Solver = "gradient"
+    epochs: int | None = None
+    batch_size: int | None = None
+    accumulate: int = 1
+    lr: float | None = None
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    schedule: Schedule = "auto"
+    warmup: float = 0.05
+    clip: float | None = None
+    amp: Amp = "off"
+    valid_split: float = 0.1
+    valid_data: str | None = None
+    patience: int | None = None
+    controls: tuple[str, ...] = ()
+    seed: int = 0
+    settings: dict[str, str] = field(default_factory=dict)
+    most_skipped: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,4 +138,102 @@ class Run:
     epochs: tuple[Epoch, ...]
     best: int
     stopped: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Epoch:
+        """The epoch whose weights were kept."""
+        return next(epoch for epoch in self.epochs if epoch.number == self.best)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """The treatment beside one control, on the same validation samples.
+
+    Attributes:
+        control: name of the control's run.
+        outcome: of the treatment; ``same`` within the uncertainty; empty where
+            there is nothing to compare.
+        difference: treatment minus control, in units of the metric (of the
+            validation loss where there is none, then lower is better).
+        uncertainty: 95 % half width of ``difference`` from the number of samples;
+            None where it is not known.
+    """
+
+    control: str
+    outcome: Outcome
+    difference: float | None
+    uncertainty: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Which samples were trained on.
+
+    Attributes:
+        train, valid: number of samples.
+        how: one sentence: ``10 % of them, held out by seed 0``.
+    """
+
+    train: int
+    valid: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a training run is: what the command line shows while it waits.
+
+    Attributes:
+        run: name of the run.
+        epoch, epochs: the current epoch, from 1, and how many there will be.
+        step, steps: optimizer steps done and in all.
+        loss: mean over the epoch so far.
+        metric: of the last validation.
+        attenuation: in decades, after the last epoch.
+        eta: seconds left, None while unknown.
+    """
+
+    run: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float | None = None
+    metric: float | None = None
+    attenuation: float | None = None
+    eta: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retraining:
+    """A training with its proof.
+
+    Attributes:
+        options: what was asked.
+        metric: ``accuracy``, ``R²``, or empty where only the loss is known.
+        loss: name of the loss.
+        split: which samples were trained on, and which only looked at.
+        run: the treatment.
+        controls: what trained beside it, from the same start.
+        against: the treatment compared with each control.
+        before, after: the same scan of the model as it came and as it is kept.
+        early: why the training is not finished (interrupted), or empty.
+        checkpoint: the folder from which ``--resume`` continues, or empty.
+        written: files that were written.
+        notes: statements for the user.
+    """
+
+    options: RetrainOptions
+    metric: str
+    loss: str
+    split: Split
+    run: Run
+    controls: tuple[Run, ...] = ()
+    against: tuple[Against, ...] = ()
+    before: Audit | None = None
+    after: Audit | None = None
+    early: str = ""
+    checkpoint: str = ""
+    written: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

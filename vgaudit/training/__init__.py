@@ -1,0 +1,1 @@
+"""Training: the loop, the methods that it drives, and what it records."""

@@ -1,0 +1,80 @@
+"""Settings of one method, from ``NAME=VALUE`` texts to a dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from vgaudit.errors import BadConfig
+from vgaudit.plain import visible
+
+T = TypeVar("T")
+
+
+def read_settings(kind: type[T], given: Mapping[str, str], *, method: str) -> T:
+    """Returns a dataclass whose fields are what the user gave, the rest defaults.
+
+    Fields may be ``int``, ``float``, ``bool``, ``str``, a ``Literal`` of texts, or
+    one of these with None (``none``).
+
+    Args:
+        kind: the dataclass; every field has a default.
+        given: texts by name.
+        method: for the message.
+
+    Raises:
+        BadConfig: an unknown name, or a text that is no such value.
+    """
+    assert dataclasses.is_dataclass(kind)
+    kinds = get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    values = {}
+    for name, text in given.items():
+        key = name.replace("-", "_")
+        if key not in names:
+            raise _unknown(name, names, method)
+        values[key] = _value(name, text, kinds[key], method)
+    return kind(**values)
+
+
+def _unknown(name: str, names: list[str], method: str) -> BadConfig:
+    near = get_close_matches(name, names, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    known = f"known: {', '.join(names)}" if names else f"{method} has none"
+    return BadConfig(
+        f"{method} has no setting '{visible(name)}'", hint=f"{guess}{known}"
+    )
+
+
+def _value(name: str, text: str, kind: Any, method: str) -> Any:
+    if get_origin(kind) is UnionType:
+        kinds = [k for k in get_args(kind) if k is not NoneType]
+        return None if text.lower() == "none" else _value(name, text, kinds[0], method)
+    if get_origin(kind) is Literal:
+        if text in get_args(kind):
+            return text
+        raise _wrong(name, text, f"one of {', '.join(get_args(kind))}", method)
+    if kind is bool:
+        if text.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+            return text.lower() in ("true", "yes", "on", "1")
+        raise _wrong(name, text, "yes or no", method)
+    if kind is str:
+        return text
+    what = "a whole number" if kind is int else "a number"
+    try:
+        value = kind(text)
+    except ValueError:
+        raise _wrong(name, text, what, method) from None
+    if not math.isfinite(value):
+        raise _wrong(name, text, what, method)
+    return value
+
+
+def _wrong(name: str, text: str, wanted: str, method: str) -> BadConfig:
+    return BadConfig(
+        f"setting {name} of {method} is '{visible(text)}'", hint=f"give {wanted}"
+    )
