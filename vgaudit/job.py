@@ -69,6 +69,9 @@ class ProbeOptions:
         output: index or key of the output to use, None for all.
         unfreeze: measure frozen parameters too.
         allow_nonfinite: measure although weights are NaN or infinite.
+        deep: also attention, precision, theory, singular values and noise, which
+            cost many more passes.
+        static: run no batch: judge by the weights and the graph alone.
     """
 
     mode: Literal["train", "eval"] = "train"
@@ -78,6 +81,8 @@ class ProbeOptions:
     output: str | None = None
     unfreeze: bool = False
     allow_nonfinite: bool = False
+    deep: bool = False
+    static: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

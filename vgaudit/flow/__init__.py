@@ -15,32 +15,67 @@ from vgaudit.facts import (
     StructureRow,
     Target,
 )
+from vgaudit.flow.deep import (
+    AttentionFlow,
+    DeepFlow,
+    JacobianFlow,
+    MeanFieldLayer,
+    NoiseFlow,
+    Price,
+    StreamPoint,
+    TheoryFlow,
+)
+from vgaudit.flow.exponents import (
+    Exponents,
+    FormatLoss,
+    ParameterPrecision,
+    UpdateFlow,
+)
 from vgaudit.flow.figures import Interval, Moments
 from vgaudit.flow.layers import ActivationFlow, LayerFlow, ParameterFlow
 from vgaudit.flow.recurrence import RecurrenceFlow
+from vgaudit.flow.static import PlainStretch, StaticFlow, StaticLayer
 from vgaudit.flow.transport import Blocker, BranchFlow, Cause, TrunkStep
 from vgaudit.flow.whole import Audit, GradientFlow, LossFlow, Precision
 
 __all__ = [
     "ActivationFlow",
+    "Arrival",
+    "AttentionFlow",
     "Audit",
     "Blocker",
     "BranchFlow",
     "Cause",
     "DataFacts",
+    "DeepFlow",
+    "Exponents",
+    "FormatLoss",
+    "GateFlow",
     "GradientFlow",
     "Interval",
+    "JacobianFlow",
     "LayerFlow",
     "LossFlow",
+    "MeanFieldLayer",
+    "Merge",
     "Moments",
+    "NoiseFlow",
     "NotMeasured",
     "ParameterFlow",
+    "ParameterPrecision",
+    "PlainStretch",
     "Precision",
+    "Price",
     "RecurrenceFlow",
     "RunFacts",
     "Source",
+    "StaticFlow",
+    "StaticLayer",
+    "StreamPoint",
     "Structure",
     "StructureRow",
     "Target",
+    "TheoryFlow",
     "TrunkStep",
+    "UpdateFlow",
 ]

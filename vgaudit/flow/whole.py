@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vgaudit.facts import DataFacts, NotMeasured, RunFacts, Target
+from vgaudit.flow.deep import DeepFlow
 from vgaudit.flow.figures import Interval
 from vgaudit.flow.layers import LayerFlow, ParameterFlow
 from vgaudit.flow.recurrence import RecurrenceFlow
-from vgaudit.flow.transport import Blocker, BranchFlow, Cause, TrunkStep
+from vgaudit.flow.static import StaticFlow
+from vgaudit.flow.transport import Blocker, BranchFlow, Cause, Merge, TrunkStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,7 @@ class GradientFlow:
         parameters_total: trainable and frozen parameters of the model.
         trunk: steps from the input (first) to the output (last).
         branches: chains beside the trunk.
+        merges: tensors with several users, where gradients are added up.
         blockers: zero weights that stop the gradient.
         recurrences: gradient against lag, for recurrent layers.
         uncalibrated: normalisation layers in eval mode whose running
@@ -75,6 +78,8 @@ class GradientFlow:
             relative to its root mean square; near 0 the forward signal has
             collapsed. None with one sample.
         input_mean, input_std: of the first floating-point input.
+        deep: the extra measurements of a deep scan; None without.
+        static: what weights and graph say alone; None unless asked for.
         not_measured: what is missing from this flow, with the reason.
         notes: statements about how the measurement was made.
     """
@@ -93,6 +98,7 @@ class GradientFlow:
     layers: tuple[LayerFlow, ...]
     trunk: tuple[TrunkStep, ...]
     branches: tuple[BranchFlow, ...] = ()
+    merges: tuple[Merge, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     recurrences: tuple[RecurrenceFlow, ...] = ()
     uncalibrated: tuple[str, ...] = ()
@@ -100,6 +106,8 @@ class GradientFlow:
     input_mean: float | None = None
     input_std: float | None = None
     loss: LossFlow | None = None
+    deep: DeepFlow | None = None
+    static: StaticFlow | None = None
     not_measured: tuple[NotMeasured, ...] = ()
     notes: tuple[str, ...] = ()
 
