@@ -17,10 +17,26 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fix:
-    """A way out: a command to run, and what it does."""
+    """A way out: a command to run, what it does, and why it fits this finding."""
 
     command: str
     text: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Another finding of the same report.
+
+    Attributes:
+        fingerprint: which.
+        code, name, layer: as in that finding.
+    """
+
+    fingerprint: str
+    code: str
+    name: str
+    layer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +55,8 @@ class Finding:
         evidence: further sentences.
         fix: what to do, where a treatment is known.
         source: line of code, where known.
+        cause: the finding from which this one follows, where there is one.
+        consequences: the findings that follow from this one.
     """
 
     code: str
@@ -54,6 +72,18 @@ class Finding:
     evidence: tuple[str, ...] = ()
     fix: Fix | None = None
     source: Source | None = None
+    cause: Link | None = None
+    consequences: tuple[Link, ...] = ()
+
+    @property
+    def link(self) -> Link:
+        """How other findings refer to this one."""
+        return Link(
+            fingerprint=self.fingerprint,
+            code=self.code,
+            name=self.name,
+            layer=self.layer,
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -43,6 +43,16 @@ class TrunkStep:
     attenuation: Interval
     gain: Interval
 
+    @property
+    def mean_square_slope(self) -> float | None:
+        """The mean of φ′² that the gradient meets, for a step through an activation.
+
+        Weighted by the gradient: Σ(φ′·δ)² / Σδ², which is the square of the gain.
+        """
+        if self.cause != "activation":
+            return None
+        return float(10.0 ** (2.0 * self.gain.value))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchFlow:
@@ -56,6 +66,10 @@ class BranchFlow:
         offset: decades of ‖δ at its last layer‖ over ‖δ at ``exit``‖: a
             constant offset is information, not sickness.
         decay: decades of ‖δ at its first layer‖ over ‖δ at its last layer‖.
+        steps: its steps, nearest the input first; the first delivers its gradient
+            to ``entry``, the last takes it over from ``exit``.
+        total: decades of ‖δ that it delivers to ``entry``‖ over ‖δ at ``exit``‖, to
+            which the gains of ``steps`` add up; None where it has several ends.
     """
 
     name: str
@@ -64,6 +78,42 @@ class BranchFlow:
     layers: tuple[str, ...]
     offset: Interval
     decay: Interval
+    steps: tuple[TrunkStep, ...] = ()
+    total: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """What one user of a tensor sends back to it.
+
+    Attributes:
+        name: the layer or operation that used the tensor.
+        norm: decades of the L2 norm of its δ, relative to the network's output.
+    """
+
+    name: str
+    norm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """A tensor with several users, where the gradients of all of them are added up.
+
+    ‖Σδ‖² = Σ‖δ‖² + 2·Σ⟨δᵢ, δⱼ⟩: what arrives is more than the parts where they agree,
+    and less where they cancel. Measured on the first batch.
+
+    Attributes:
+        name: the layer or operation that made the tensor.
+        total: decades of ‖Σδ‖, relative to the network's output.
+        arrivals: what each user sends, the greatest first.
+        cross: the cross term 2·Σ⟨δᵢ, δⱼ⟩ over Σ‖δ‖²: 0 where the parts are orthogonal,
+            −1 where they cancel, users − 1 where all are the same.
+    """
+
+    name: str
+    total: float
+    arrivals: tuple[Arrival, ...]
+    cross: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
