@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vgaudit.flow import Cause, GradientFlow, TrunkStep
 from vgaudit.rules.wording import decades, percent
 
-_NOUNS: dict[Cause, str] = {
+NOUNS: dict[Cause, str] = {
     "activation": "activation slopes",
     "weights": "weights",
     "normalization": "normalization",
@@ -73,4 +73,4 @@ def _noun(step: TrunkStep, kinds: dict[str, str]) -> str:
         kind = kinds.get(step.name) or kinds.get(step.layer or "")
         if kind:
             return f"{kind} slopes"
-    return _NOUNS[step.cause]
+    return NOUNS[step.cause]
