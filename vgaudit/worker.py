@@ -14,15 +14,19 @@ process.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, BinaryIO
 
 from vgaudit.errors import BadConfig, CannotRun, VgauditError
+from vgaudit.flow import Audit
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.plain import to_json, to_plain
+from vgaudit.sandbox import OPEN, Rules, close
 
 __all__ = ["TASKS", "main"]
 
@@ -84,26 +88,42 @@ def main() -> None:
     """Runs one task for the parent process, then ends this process."""
     requests, answers = _take_channels()
     request = _request(requests)
-    threading.Thread(target=_end_with_parent, args=(requests,), daemon=True).start()
+    # Only threads that start later are held to the sandbox.
+    held = _sandboxed(request)
+    ending = (requests, request.get("scratch"))
+    threading.Thread(target=_end_with_parent, args=ending, daemon=True).start()
 
     def send(kind: str, value: Any) -> None:
         answers.write(to_json({kind: value}).encode("ascii") + b"\n")
         answers.flush()
 
-    send(*_outcome(request, lambda phase: send("progress", phase)))
+    send(*_outcome(request, held, lambda phase: send("progress", phase)))
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads and exit functions of the user's code must not keep the worker alive.
     os._exit(0)
 
 
-def _outcome(request: dict[str, Any], progress: Progress) -> tuple[str, Any]:
+def _sandboxed(request: dict[str, Any]) -> str | VgauditError:
+    """Closes the sandbox; returns what held, or why the task must not begin."""
+    try:
+        return close(_options(Rules, request.get("sandbox") or {}))
+    except VgauditError as error:
+        return error
+
+
+def _outcome(
+    request: dict[str, Any], held: str | VgauditError, progress: Progress
+) -> tuple[str, Any]:
     """Returns what kind of answer a task came to, and the answer as plain values."""
     try:
+        if isinstance(held, VgauditError):
+            raise held
         _limit_memory(request["max_memory"])
-        return "result", to_plain(TASKS[request["task"]](request["job"], progress))
+        answer = TASKS[request["task"]](request["job"], progress)
+        return "result", to_plain(_stating(held, answer))
     except VgauditError as error:
-        return "error", _traced(error.to_dict())
+        return "error", _traced(_with_way_out(error, held).to_dict())
     except MemoryError:
         hint = "try a smaller --batch-size, or raise --max-memory"
         return "error", _traced(CannotRun("out of memory", hint=hint).to_dict())
@@ -116,6 +136,35 @@ def _outcome(request: dict[str, Any], progress: Progress) -> tuple[str, Any]:
     except BaseException as bug:
         kind = type(bug).__name__
         return "crash", _traced({"message": f"{kind}: {bug}"})
+
+
+def _stating(held: str, answer: Any) -> Any:
+    """Returns an answer whose audits say what the sandbox held them to."""
+    if isinstance(answer, Audit):
+        return replace(answer, run=replace(answer.run, sandbox=held))
+    if not is_dataclass(answer) or isinstance(answer, type):
+        return answer
+    audits = {
+        field.name: _stating(held, value)
+        for field in fields(answer)
+        if isinstance(value := getattr(answer, field.name), Audit)
+    }
+    return replace(answer, **audits) if audits else answer
+
+
+def _with_way_out(error: VgauditError, held: str | VgauditError) -> VgauditError:
+    """Returns the error, with a word on the sandbox where that may have caused it."""
+    if isinstance(held, VgauditError) or held.startswith(OPEN):
+        return error
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, PermissionError):
+            error.hint = (
+                f"{error.hint}; " if error.hint else ""
+            ) + "the sandbox may have refused it: --no-sandbox, if you trust the code"
+            break
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _traced(record: dict[str, Any]) -> dict[str, Any]:
@@ -144,8 +193,10 @@ def _request(requests: BinaryIO) -> dict[str, Any]:
     return request
 
 
-def _end_with_parent(requests: BinaryIO) -> None:
+def _end_with_parent(requests: BinaryIO, scratch: str | None) -> None:
     requests.read()
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)
 
 

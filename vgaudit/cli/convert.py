@@ -179,6 +179,9 @@ def convert(
     trust_pickle: o.TrustPickle = "",
     import_path: o.ImportPath = None,
     sha256: o.Sha256 = None,
+    require_sandbox: o.RequireSandbox = False,
+    no_sandbox: o.NoSandbox = False,
+    env: o.Env = None,
 ) -> int:
     """Treat a model against vanishing gradients, and prove what changed.
 

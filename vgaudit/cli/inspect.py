@@ -43,6 +43,9 @@ def inspect(
     trust_pickle: o.TrustPickle = "",
     import_path: o.ImportPath = None,
     sha256: o.Sha256 = None,
+    require_sandbox: o.RequireSandbox = False,
+    no_sandbox: o.NoSandbox = False,
+    env: o.Env = None,
 ) -> int:
     """Show format, sha256, trust tier and unsafe globals of a file; run nothing."""
     from vgaudit.cli import jobs

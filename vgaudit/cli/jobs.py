@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vgaudit.cli.permissions import rules
 from vgaudit.cli.process import Limits
 from vgaudit.errors import BadConfig
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
@@ -116,7 +117,9 @@ def limits(given: Given) -> Limits:
     """
     text = given["max_memory"]
     return Limits(
-        timeout=given["timeout"], max_memory=None if text is None else _bytes(text)
+        timeout=given["timeout"],
+        max_memory=None if text is None else _bytes(text),
+        rules=rules(given),
     )
 
 

@@ -318,6 +318,31 @@ ImportPath = Annotated[
         rich_help_panel=TRUST,
     ),
 ]
+RequireSandbox = Annotated[
+    bool,
+    typer.Option(
+        "--require-sandbox",
+        help="Fail where the system cannot hold the worker to its limits.",
+        rich_help_panel=TRUST,
+    ),
+]
+NoSandbox = Annotated[
+    bool,
+    typer.Option(
+        "--no-sandbox",
+        help="Let the worker write anywhere, start programs and use the network.",
+        rich_help_panel=TRUST,
+    ),
+]
+Env = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        help="An environment variable that the model's code may see; repeatable.",
+        metavar="NAME",
+        rich_help_panel=TRUST,
+    ),
+]
 Sha256 = Annotated[
     str | None,
     typer.Option(

@@ -14,16 +14,18 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from vgaudit.errors import CannotRun, VgauditError, from_dict
 from vgaudit.job import ScanJob
 from vgaudit.plain import to_json, visible
+from vgaudit.sandbox import Rules, environment
 
 MOST_BYTES = 512 * 2**20
 """The longest answer that is read: a result with some hundred thousand layers."""
@@ -52,10 +54,11 @@ class WorkerBug(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a worker may use: wall-clock seconds and bytes of memory."""
+    """What a worker may use: wall-clock seconds, bytes of memory, and the sandbox."""
 
     timeout: float | None = None
     max_memory: int | None = None
+    rules: Rules = field(default_factory=Rules)
 
 
 def run(task: str, job: Any, *, limits: Limits, watcher: Watcher) -> Any:
@@ -72,22 +75,50 @@ def run(task: str, job: Any, *, limits: Limits, watcher: Watcher) -> Any:
             crashed, or ran beyond a limit.
         WorkerBug: an error in vgaudit itself.
     """
-    request = {"task": task, "job": job, "max_memory": limits.max_memory}
-    process = subprocess.Popen(
+    with _scratch() as folder:
+        conversation = _Conversation(_started(limits.rules, folder), watcher)
+        try:
+            conversation.ask(_request(task, job, limits, folder))
+            return conversation.answer(limits.timeout)
+        except _Ended as end:
+            raise _why(end, conversation, job) from None
+        finally:
+            conversation.close()
+
+
+def _request(task: str, job: Any, limits: Limits, folder: str) -> bytes:
+    request = {
+        "task": task,
+        "job": job,
+        "max_memory": limits.max_memory,
+        "sandbox": limits.rules,
+        "scratch": folder,
+    }
+    return to_json(request).encode("ascii") + b"\n"
+
+
+def _started(rules: Rules, folder: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         _command(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=os.name == "posix",
+        env=environment(rules, os.environ, folder),
     )
-    conversation = _Conversation(process, watcher)
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Returns a folder for the worker's temporary files, gone with the worker."""
     try:
-        conversation.ask(to_json(request).encode("ascii") + b"\n")
-        return conversation.answer(limits.timeout)
-    except _Ended as end:
-        raise _why(end, conversation, job) from None
-    finally:
-        conversation.close()
+        return tempfile.TemporaryDirectory(
+            prefix="vgaudit-", ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise CannotRun(
+            f"no folder for temporary files: {error.strerror or error}",
+            hint="free some space, or set TMPDIR to a folder that can be written to",
+        ) from error
 
 
 def _command() -> list[str]:

@@ -48,6 +48,9 @@ def scan(
     trust_pickle: o.TrustPickle = "",
     import_path: o.ImportPath = None,
     sha256: o.Sha256 = None,
+    require_sandbox: o.RequireSandbox = False,
+    no_sandbox: o.NoSandbox = False,
+    env: o.Env = None,
 ) -> int:
     """Measure where a model's gradient is lost, and judge it.
 
