@@ -267,8 +267,11 @@ def finish(runs: Iterable[Run], options: argparse.Namespace, results: Results) -
 
 def choose(method: str, options: argparse.Namespace, results: Results) -> float:
     """Returns the setting with the lowest geometric mean of validation errors."""
+    candidates = METHODS[method].settings[: options.settings]
+    if len(candidates) == 1:
+        return candidates[0]
     scores = {}
-    for setting in METHODS[method].settings[: options.settings]:
+    for setting in candidates:
         runs = [replace(r, setting=setting) for r in nets(options, "tune", method)]
         finish(runs, options, results)
         scores[setting] = statistics.mean(math.log(results[r] + 0.01) for r in runs)

@@ -29,7 +29,6 @@ from vgaudit.treatments.steps import Step, note
 
 _SHOWN = 3
 _SAMPLES = 8
-_MODES: tuple[running.Mode, ...] = ("train", "eval")
 
 
 @dataclass(slots=True)
@@ -90,11 +89,11 @@ def treat(
     original = unwrap(model)
     _check_devices(original)
     work_on = _copy(original)
-    before = [running.outputs(original, batches, mode) for mode in _MODES]
+    before = [running.outputs(original, batches, mode) for mode in running.MODES]
     work = _apply(work_on, batches, options)
     if not work.edits:
         raise _nothing(options, work.refusals)
-    after = [running.outputs(work_on, batches, mode) for mode in _MODES]
+    after = [running.outputs(work_on, batches, mode) for mode in running.MODES]
     diff = max(
         running.largest_difference(a, b) for a, b in zip(before, after, strict=True)
     )
@@ -102,8 +101,8 @@ def treat(
     _check_parity(options, diff, preserved=preserved)
     note(work_on, work.steps)
     scale = running.largest(tensor for tensors in before for tensor in tensors)
-    if _repeats(original, batches[0]) > 0:
-        work.notes.append("two runs of the unconverted model differ: it is random")
+    if diff > 0 and _repeats(original, batches[0]) > 0:
+        work.notes.append("two runs of the unconverted model differ by themselves")
     return Treated(
         model=work_on,
         edits=tuple(work.edits),
@@ -269,7 +268,7 @@ def _sites_equal(
     """
     paths = [edit.path for edit in edits]
     small = shrink(batch, min(batch.size, _SAMPLES))
-    for mode in _MODES:
+    for mode in running.MODES:
         old = running.outputs_of(before, paths, small, mode)
         new = running.outputs_of(after, paths, small, mode)
         if any(running.largest_difference(old[path], new[path]) > 0 for path in paths):

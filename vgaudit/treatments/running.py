@@ -16,11 +16,15 @@ from vgaudit.probe.state import eager, prepare_mode, untouched
 from vgaudit.probe.tensors import cast, tensors_in
 
 Mode = Literal["train", "eval"]
+MODES: tuple[Mode, ...] = ("train", "eval")
 
 
 @contextlib.contextmanager
 def observing(model: nn.Module, mode: Mode) -> Iterator[None]:
-    """Lets the model run without gradients or dropout; buffers and modes stay."""
+    """Lets the model run without gradients or dropout; buffers and modes stay.
+
+    Random states stay too, so that two runs draw the same numbers.
+    """
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with untouched(model), eager(model), torch.no_grad():
         prepare_mode(model, mode)
