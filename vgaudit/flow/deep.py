@@ -68,7 +68,8 @@ class MeanFieldLayer:
             product is χ₁.
         chi_free: the same without data: the statistics too come from the theory;
             None where it does not reach.
-        predicted: decades at the layer's output relative to the network's output.
+        predicted: decades at the step's input side, relative to the network's
+            output, as ``TrunkStep.attenuation``.
         measured: the same as measured on this batch; None where it was not.
     """
 

@@ -28,7 +28,10 @@ _REENTRANT_WHY = (
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What stays the same over the batches of one scan."""
+    """What stays the same over the batches of one scan.
+
+    ``feed`` changes the inputs as the model gets them: to differentiate by them.
+    """
 
     model: nn.Module
     twin: Twin
@@ -38,6 +41,7 @@ class Setting:
     seed: int
     output: str | None = None
     check: Callable[[Any, Any, Any], None] | None = None
+    feed: Callable[[Any], Any] | None = None
 
 
 def forward(
@@ -53,6 +57,8 @@ def forward(
         device=setting.device,
         dtype=setting.dtype or _own_dtype(setting.twin),
     )
+    if setting.feed is not None:
+        args, kwargs = setting.feed((args, kwargs))
     provenance.mark((args, kwargs))
     try:
         with warnings.catch_warnings(record=True) as said:
