@@ -1,0 +1,220 @@
+"""Training by gradients: one optimizer step on each batch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from vgaudit.data.batch import Batch
+from vgaudit.data.losses import settled
+from vgaudit.errors import CannotRun, VgauditError
+from vgaudit.optim.norms import norms
+from vgaudit.plain import visible
+from vgaudit.probe.forward import is_out_of_memory
+from vgaudit.probe.tensors import map_tensors
+from vgaudit.training.method import Setup, StepOutcome
+from vgaudit.training.schedule import schedule
+
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+Watch = Callable[[Any, str, Any], None]
+"""Sees an output, the loss's name and the labels before each backward pass."""
+
+
+class GradientTraining:
+    """A method of training that takes gradients to an ordinary optimizer.
+
+    Args:
+        setup: what to train.
+        optimizer: over parameters of ``setup.model``.
+        watch: sees every forward pass (``SDAGD.observe``).
+        figures: what to record of each epoch.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        optimizer: Optimizer,
+        *,
+        watch: Watch | None = None,
+        figures: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        self._setup = setup
+        self._optimizer = optimizer
+        options = setup.options
+        self._scheduler: LambdaLR = schedule(
+            options.schedule, optimizer, setup.steps, warmup=options.warmup
+        )
+        self._watch = watch
+        self._figures = figures
+        cuda = setup.device.type == "cuda"
+        self._half = HALVES.get(options.amp) if cuda else None
+        # The loss scale is of use for float16 alone: bfloat16 has float32's range.
+        self._scaler = torch.amp.GradScaler("cuda", enabled=self._half is torch.float16)
+        self._params = [p for group in optimizer.param_groups for p in group["params"]]
+        self._buffers = list(setup.model.buffers())
+
+    def step(self, batch: Batch, *, rows: Tensor, parts: int) -> StepOutcome:
+        """Takes one optimizer step; see ``Method.step``.
+
+        Raises:
+            CannotRun: the model fails on the batch.
+        """
+        # A batch that is skipped must not leave NaN in running statistics.
+        before = [buffer.clone() for buffer in self._buffers]
+        self._optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = self._backward(batch, parts)
+            defect = self._defect(loss)
+        except BaseException:
+            self._put_back(before)
+            raise
+        if defect:
+            self._put_back(before)
+            self._optimizer.zero_grad(set_to_none=True)
+            return StepOutcome(loss=loss, skipped=defect)
+        self._setup.observe()
+        clip = self._setup.options.clip
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._params, clip)
+        self._move()
+        return StepOutcome(loss=loss)
+
+    def _backward(self, batch: Batch, parts: int) -> float:
+        """Adds the gradient of the mean loss, part by part, and returns the loss."""
+        total: Tensor | None = None
+        for part in split(batch, parts):
+            with self._autocast():
+                output = _call(self._setup.model, part)
+                loss = self._setup.loss.function(output, part.labels)
+            if parts > 1:
+                loss = loss * (part.size / batch.size)
+            if self._watch is not None:
+                name = settled(self._setup.loss).name
+                self._watch(output, name, part.labels)
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            found = loss.detach().double()
+            total = found if total is None else total + found
+        self._scaler.unscale_(self._optimizer)
+        return float("nan") if total is None else float(total)
+
+    def _defect(self, loss: float) -> str:
+        """Returns why no step can be taken, or an empty text."""
+        grads = [p.grad for p in self._params if p.grad is not None]
+        if not grads:
+            raise CannotRun(
+                "no parameter has a gradient", hint="unfreeze a layer of the model"
+            )
+        dense = [g.coalesce().values() if g.is_sparse else g for g in grads]
+        finite = all(map(math.isfinite, norms(dense)))
+        if math.isfinite(loss) and finite:
+            return ""
+        if self._half is torch.float16:
+            # Without a finite gradient this only lowers the scale.
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        return "the gradient is not finite"
+
+    def _move(self) -> None:
+        try:
+            self._scaler.step(self._optimizer)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise CannotRun(
+                    "out of memory in the optimizer's own state",
+                    hint="smaller batches do not help here; --with sgd needs least",
+                ) from error
+            raise
+        self._scaler.update()
+        self._scheduler.step()
+
+    def _put_back(self, before: list[Tensor]) -> None:
+        with torch.no_grad():
+            for buffer, value in zip(self._buffers, before, strict=True):
+                buffer.copy_(value)
+
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        if self._half is None:
+            yield
+            return
+        with torch.autocast("cuda", dtype=self._half):
+            yield
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the next step, of the first group."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def figures(self) -> dict[str, float]:
+        """Returns what the optimizer tells of itself."""
+        return self._figures()
+
+    def finish(self) -> bool:
+        """Leaves the model as it is."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of optimizer, schedule and loss scale."""
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._scheduler.state_dict(),
+            "scale": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what ``state_dict`` gave."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scale"])
+
+
+def split(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Yields a batch in parts of nearly the same size; never an empty one.
+
+    Every tensor whose first extent is the number of samples is cut; everything else
+    goes into each part.
+
+    Raises:
+        CannotRun: nothing in the batch has that extent.
+    """
+    if parts <= 1 or batch.size <= 1:
+        yield batch
+        return
+    size = math.ceil(batch.size / min(parts, batch.size))
+    for start in range(0, batch.size, size):
+        end = min(start + size, batch.size)
+
+        def cut(tensor: Tensor, start: int = start, end: int = end) -> Tensor:
+            whole = tensor.dim() > 0 and tensor.shape[0] == batch.size
+            return tensor[start:end] if whole else tensor
+
+        args, kwargs, labels = map_tensors(
+            (batch.args, batch.kwargs, batch.labels), cut
+        )
+        yield replace(batch, args=args, kwargs=kwargs, labels=labels, size=end - start)
+
+
+def _call(model: nn.Module, batch: Batch) -> Any:
+    try:
+        return model(*batch.args, **batch.kwargs)
+    except VgauditError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        text = str(error).splitlines()[0] if str(error) else ""
+        raise CannotRun(
+            f"the model fails on its data: {type(error).__name__}: {visible(text)}",
+            hint="check the shape of the inputs; `vgaudit scan` names the layer",
+        ) from error

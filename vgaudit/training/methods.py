@@ -1,0 +1,135 @@
+"""The methods of training, in one table.
+
+A method is added by its module and its line in ``entry``. The RAI compiler and the
+closed-form AdAct solver are packages of their own, ``vgaudit.training.rai`` and
+``vgaudit.training.adact``: each offers ``ENTRY``, an ``Entry`` of ``method``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import get_args
+
+from torch import nn
+
+from vgaudit.conversion import ConvertOptions
+from vgaudit.data.batch import Batch
+from vgaudit.errors import BadConfig
+from vgaudit.nn import PiecewiseLinear
+from vgaudit.plain import visible
+from vgaudit.retraining import METHODS, RetrainOptions, Solver
+from vgaudit.training import optimizers
+from vgaudit.training.method import Entry, Prepared
+from vgaudit.treatments import treat
+
+CONTROLS = ("adam", "adamw", "sgd", "centred-adam", "sdagd", "readout")
+"""What may train beside a treatment."""
+
+
+def entry(options: RetrainOptions) -> Entry:
+    """Returns the entry of the method that the options name.
+
+    Raises:
+        BadConfig: there is no such method, or it has no such solver.
+    """
+    if options.solver not in get_args(Solver):
+        raise _unknown("solver", options.solver, get_args(Solver))
+    if options.solver == "classic" and options.method != "adact":
+        raise BadConfig(
+            f"{options.method} has no classic solver",
+            hint="--solver classic belongs to --with adact",
+        )
+    if options.method == "rai":
+        from vgaudit.training.rai import ENTRY as relaxed
+
+        return relaxed
+    if options.method == "adact" and options.solver == "classic":
+        from vgaudit.training.adact import ENTRY as classic
+
+        return classic
+    found = _GRADIENT.get(options.method)
+    if found is None:
+        raise _unknown("method", options.method, METHODS)
+    return found
+
+
+def control(text: str, options: RetrainOptions) -> RetrainOptions:
+    """Returns the options of a control: ``adam``, or ``adam:lr=0.003,beta1=0.8``.
+
+    Data, budget, schedule and seed are those of the treatment.
+
+    Raises:
+        BadConfig: no such control, or a setting has no valid form.
+    """
+    name, _, rest = text.partition(":")
+    if name not in CONTROLS:
+        raise _unknown("control", name, CONTROLS)
+    settings = {}
+    for part in filter(None, rest.split(",")):
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise BadConfig(
+                f"control {visible(text)}: '{visible(part)}' is not NAME=VALUE",
+                hint="for example --control adam:lr=0.003",
+            )
+        settings[key.strip()] = value.strip()
+    lr = _rate(settings.pop("lr", None), text)
+    # The table of controls is wider than the methods that the user may train with.
+    method: object = name
+    return replace(
+        options,
+        method=method,  # type: ignore[arg-type]
+        solver="gradient",
+        lr=lr,
+        settings=settings,
+        controls=(),
+    )
+
+
+def _rate(value: str | None, text: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        raise BadConfig(
+            f"control {visible(text)}: lr is '{visible(value)}'", hint="give a number"
+        ) from None
+
+
+def _with_activations(
+    model: nn.Module, batches: Sequence[Batch], _options: RetrainOptions
+) -> Prepared:
+    """Gives a model trainable activations, if it has none."""
+    found = sum(isinstance(module, PiecewiseLinear) for module in model.modules())
+    if found:
+        note = f"trains {found} piecewise linear activations with the weights"
+        return Prepared(model, (note,))
+    treated = treat(model, batches, ConvertOptions(to="adact"))
+    note = (
+        f"the model had no trainable activation: {len(treated.edits)} were converted "
+        "to piecewise linear ones first, as by `vgaudit convert --to adact`"
+    )
+    return Prepared(treated.model, (note, *treated.notes))
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> BadConfig:
+    near = get_close_matches(name, known, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return BadConfig(
+        f"no {what} is called '{visible(name)}'",
+        hint=f"{guess}known: {', '.join(known)}",
+    )
+
+
+_GRADIENT: dict[str, Entry] = {
+    "adact": Entry(build=optimizers.adam, prepare=_with_activations),
+    "adam": Entry(build=optimizers.adam),
+    "adamw": Entry(build=optimizers.adamw),
+    "centred-adam": Entry(build=optimizers.centred_adam),
+    "readout": Entry(build=optimizers.readout),
+    "sdagd": Entry(build=optimizers.sdagd),
+    "sgd": Entry(build=optimizers.sgd),
+}

@@ -1,0 +1,156 @@
+"""How good a model is on samples: mean loss, and accuracy or R² where one fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vgaudit.data.batch import Batch, Loss
+from vgaudit.data.losses import settled
+from vgaudit.data.losses.compare import IGNORED, classify
+from vgaudit.data.losses.outputs import main_output
+from vgaudit.data.seeding import private_random
+from vgaudit.probe.tensors import cast
+from vgaudit.training.method import Scores
+
+ACCURACY, R_SQUARED = "accuracy", "R²"
+
+_CLASSES = ("cross-entropy", "nll")
+_BINARY = {"bce-with-logits": 0.0, "bce": 0.5}
+_REAL = ("mse", "l1")
+
+
+class Metric(Protocol):
+    """Collects over batches."""
+
+    def add(self, output: Tensor, labels: Tensor) -> None:
+        """Takes one batch."""
+
+    def value(self) -> float | None:
+        """Returns the metric over all batches; None where it is not defined."""
+
+
+class Accuracy:
+    """Share of decisions that are right; labels that the loss ignores do not count.
+
+    Args:
+        name: of the loss: it tells how outputs are to be read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._right = 0
+        self._all = 0
+
+    def add(self, output: Tensor, labels: Tensor) -> None:
+        """Takes one batch."""
+        if self._name in _CLASSES:
+            if labels.is_floating_point() and labels.shape == output.shape:
+                labels = labels.argmax(1)
+            output, labels = classify(output, labels, self._name)
+            found = output.argmax(min(1, output.dim() - 1))
+            counted = labels != IGNORED
+            self._right += int(((found == labels) & counted).sum())
+            self._all += int(counted.sum())
+            return
+        found = output > _BINARY[self._name]
+        self._right += int((found == (labels.reshape(output.shape) > 0.5)).sum())
+        self._all += labels.numel()
+
+    def value(self) -> float | None:
+        """Returns the share."""
+        return self._right / self._all if self._all else None
+
+
+class RSquared:
+    """1 − Σ (y − ŷ)² / Σ (y − ȳ)², ȳ for each output, sums over all of them.
+
+    Batches merge by the rule of Chan, Golub and LeVeque, in float64.
+    """
+
+    def __init__(self) -> None:
+        self._residual = 0.0
+        self._count = 0
+        self._mean: Tensor | None = None
+        self._spread: Tensor | None = None
+
+    def add(self, output: Tensor, labels: Tensor) -> None:
+        """Takes one batch."""
+        wanted = labels.detach().double().cpu().reshape(len(labels), -1)
+        given = output.detach().double().cpu().reshape(wanted.shape)
+        self._residual += float((wanted - given).square().sum())
+        mean = wanted.mean(0)
+        spread = (wanted - mean).square().sum(0)
+        if self._mean is None or self._spread is None:
+            self._mean, self._spread, self._count = mean, spread, len(wanted)
+            return
+        total = self._count + len(wanted)
+        shift = mean - self._mean
+        self._spread += spread + shift.square() * self._count * len(wanted) / total
+        self._mean = self._mean + shift * len(wanted) / total
+        self._count = total
+
+    def value(self) -> float | None:
+        """Returns R²; None where all labels are the same."""
+        spread = 0.0 if self._spread is None else float(self._spread.sum())
+        return 1.0 - self._residual / spread if spread > 0 else None
+
+
+def metric_of(loss: Loss) -> str:
+    """Returns the name of the metric that goes with a loss; empty without one."""
+    name = settled(loss).name
+    if name in _CLASSES or name in _BINARY:
+        return ACCURACY
+    return R_SQUARED if name in _REAL else ""
+
+
+def _metric(loss: Loss) -> Metric | None:
+    name = settled(loss).name
+    kind = metric_of(loss)
+    if not kind:
+        return None
+    return Accuracy(name) if kind == ACCURACY else RSquared()
+
+
+def score(
+    model: nn.Module, batches: Iterable[Batch], loss: Loss, device: torch.device
+) -> Scores | None:
+    """Returns how good a model is on batches; None where there is none.
+
+    The model runs in eval mode and is left in the mode it was in; random states of
+    torch, Python and numpy stay.
+
+    Raises:
+        CannotRun: the loss does not fit.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    total, samples = 0.0, 0
+    metric = _metric(loss)
+    model.eval()
+    try:
+        with private_random(), torch.no_grad():
+            for batch in batches:
+                output, labels = forward(model, batch, device)
+                total += float(loss.function(output, labels)) * batch.size
+                samples += batch.size
+                given, wanted = main_output(output), main_output(labels)
+                if metric is not None and given is not None and wanted is not None:
+                    metric.add(given, wanted)
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not samples:
+        return None
+    value = metric.value() if metric is not None else None
+    return Scores(loss=total / samples, metric=value, samples=samples)
+
+
+def forward(model: nn.Module, batch: Batch, device: torch.device) -> tuple[Any, Any]:
+    """Returns output and labels of a batch, on the device."""
+    args, kwargs, labels = cast(
+        (batch.args, batch.kwargs, batch.labels), device=device, dtype=None
+    )
+    return model(*args, **kwargs), labels

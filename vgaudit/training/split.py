@@ -1,0 +1,172 @@
+"""Which samples are trained on, in which order, and which are only looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vgaudit.data.batch import Batch
+from vgaudit.data.batches import nonfinite
+from vgaudit.data.normed import has_batch_norm
+from vgaudit.data.seeding import generator_for
+from vgaudit.errors import BadConfig, NothingMeasured
+from vgaudit.flow import DataFacts
+from vgaudit.retraining import Split
+from vgaudit.training.samples import Samples
+
+USUAL_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """The data of one training.
+
+    Attributes:
+        train, valid: the samples; the same ones where some are held out.
+        train_rows, valid_rows: numbers of samples in them.
+        size: samples of one optimizer step.
+        seed: of the order. split: in words.
+        alone: a last batch of one sample is trained on; batch normalization needs two.
+    """
+
+    train: Samples
+    valid: Samples
+    train_rows: Tensor
+    valid_rows: Tensor
+    size: int
+    seed: int
+    split: Split
+    alone: bool = True
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in one epoch."""
+        count, rest = divmod(len(self.train_rows), self.size)
+        return count + (rest > 1 or (rest == 1 and (self.alone or count == 0)))
+
+    def order(self, epoch: int) -> Tensor:
+        """Returns the positions of the training samples in one epoch, ``[N]``."""
+        generator = generator_for(self.seed, "order", epoch)
+        return torch.randperm(len(self.train_rows), generator=generator)
+
+    def step(self, epoch: int, number: int, order: Tensor) -> Drawn:
+        """Returns the batch of one step; ``number`` counts from 0 within the epoch."""
+        rows = order[number * self.size : (number + 1) * self.size]
+        batch = self.train.batch(self.train_rows[rows], epoch, number)
+        return Drawn(batch, rows, "" if batch is None else nonfinite(batch))
+
+    def everything(self) -> Drawn:
+        """Returns all training samples as one batch, always in the same order."""
+        batch = self.train.batch(self.train_rows, "all")
+        rows = torch.arange(len(self.train_rows))
+        return Drawn(batch, rows, "" if batch is None else nonfinite(batch))
+
+    def validation(self) -> Iterator[Batch]:
+        """Yields the validation samples, the same each time."""
+        size = max(self.size, 256)
+        for number, rows in enumerate(self.valid_rows.split(size)):
+            batch = self.valid.batch(rows, "valid", number)
+            if batch is not None and not nonfinite(batch):
+                yield batch
+
+    def look(self, count: int, size: int) -> list[Batch]:
+        """Returns a few training batches to measure on, the same each time.
+
+        Raises:
+            NothingMeasured: none is usable.
+        """
+        generator = generator_for(self.seed, "look")
+        order = torch.randperm(len(self.train_rows), generator=generator)
+        found = []
+        for number, rows in enumerate(order.split(size)[:count]):
+            batch = self.train.batch(self.train_rows[rows], "look", number)
+            if batch is not None and not nonfinite(batch):
+                found.append(batch)
+        if not found:
+            raise NothingMeasured(
+                f"no batch of {self.train.spec} is usable: NaN or infinity",
+                hint="look at how the data is read and scaled",
+            )
+        return found
+
+    def facts(self) -> DataFacts:
+        """Returns where the data came from."""
+        return DataFacts(
+            kind="real",
+            spec=self.train.spec,
+            loss="auto",
+            skipped=self.train.skips.sentences(),
+            notes=self.train.notes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One batch for training.
+
+    Attributes:
+        batch: None where no sample could be read.
+        rows: numbers of the samples within the training samples.
+        defect: what is not finite in it, or empty.
+    """
+
+    batch: Batch | None
+    rows: Tensor
+    defect: str
+
+
+def feed(
+    samples: Samples,
+    other: Samples | None,
+    *,
+    share: float,
+    size: int | None,
+    seed: int,
+) -> Feed:
+    """Returns the data of a training: split, sized, seeded.
+
+    Args:
+        samples: all samples.
+        other: validation samples of their own, or None.
+        share: of the samples to hold out, where there is no ``other``.
+        size: of a step; None takes the loader's, else 64.
+        seed: of split and order.
+
+    Raises:
+        BadConfig: a share outside [0, 1), or too few samples to split.
+    """
+    if not 0.0 <= share < 1.0:
+        raise BadConfig(
+            f"the share held out is {share:g}",
+            hint="give a number from 0 to below 1, such as --valid-split 0.1",
+        )
+    total = len(samples)
+    order = torch.randperm(total, generator=generator_for(seed, "split"))
+    held = 0 if other is not None else round(total * share)
+    if other is None and share > 0 and not 0 < held < total:
+        raise BadConfig(
+            f"{share:g} of {total} samples leave nothing to train or to validate on",
+            hint="give more data, or --valid-split 0",
+        )
+    valid, train = order[:held].sort().values, order[held:].sort().values
+    if other is not None:
+        valid = torch.arange(len(other))
+        how = f"{len(valid):,} samples of {other.spec}"
+    elif held:
+        how = f"{held:,} of {total:,} samples, held out by seed {seed}"
+    else:
+        how = "none"
+    wanted = size or samples.batch_size or USUAL_SIZE
+    return Feed(
+        train=samples,
+        valid=other if other is not None else samples,
+        train_rows=train,
+        valid_rows=valid,
+        size=min(wanted, len(train)),
+        seed=seed,
+        split=Split(train=len(train), valid=len(valid), how=how),
+        alone=not has_batch_norm(samples.model),
+    )
