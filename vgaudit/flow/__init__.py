@@ -33,9 +33,16 @@ from vgaudit.flow.exponents import (
 )
 from vgaudit.flow.figures import Interval, Moments
 from vgaudit.flow.layers import ActivationFlow, LayerFlow, ParameterFlow
-from vgaudit.flow.recurrence import RecurrenceFlow
+from vgaudit.flow.recurrence import GateFlow, RecurrenceFlow
 from vgaudit.flow.static import PlainStretch, StaticFlow, StaticLayer
-from vgaudit.flow.transport import Blocker, BranchFlow, Cause, TrunkStep
+from vgaudit.flow.transport import (
+    Arrival,
+    Blocker,
+    BranchFlow,
+    Cause,
+    Merge,
+    TrunkStep,
+)
 from vgaudit.flow.whole import Audit, GradientFlow, LossFlow, Precision
 
 __all__ = [
