@@ -10,13 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vgaudit.flow import (
-    BranchFlow,
     Interval,
     LayerFlow,
     LossFlow,
     NotMeasured,
     ParameterFlow,
-    TrunkStep,
 )
 from vgaudit.probe.blueprint import Blueprint
 from vgaudit.probe.interval import decades, interval
@@ -69,6 +67,20 @@ class Batches:
             )
         )
 
+    def passed(self, key: str, upper: str | None) -> Interval | None:
+        """Returns decades of what runs along an edge, relative to a node.
+
+        Args:
+            key: the name of the edge's gradient.
+            upper: the node; None for the output.
+        """
+        return self.over(
+            lambda batch: decades(
+                batch.through.get(key, math.nan),
+                batch.reference if upper is None else batch.at.get(upper, math.nan),
+            )
+        )
+
 
 def join(
     weights: Weights, measured: list[Measured], follows: Sequence[Blueprint]
@@ -85,76 +97,6 @@ def join(
     main = max(distinct, key=lambda blueprint: counts[id(blueprint)])
     others = tuple(blueprint for blueprint in distinct if blueprint is not main)
     return Batches(main, weights, measured, others, counts[id(main)])
-
-
-def trunk(batches: Batches) -> tuple[TrunkStep, ...]:
-    """Returns the trunk from the input (first) to the output (last)."""
-    blueprint = batches.blueprint
-    names, rows = blueprint.names, {row.node: row for row in blueprint.rows}
-    steps = []
-    for step in blueprint.steps:
-        attenuation = batches.attenuation(names.get(step.end))
-        gain = batches.between(names.get(step.start), names.get(step.end))
-        if attenuation is None or gain is None:
-            continue
-        row = rows.get(step.start)
-        steps.append(
-            TrunkStep(
-                name=names.get(step.start, step.op),
-                layer=row.path if row else None,
-                op=step.op,
-                cause=step.cause,
-                depth=blueprint.plan.depth.get(step.start, 0),
-                attenuation=attenuation,
-                gain=gain,
-            )
-        )
-    return tuple(reversed(steps))
-
-
-def total(batches: Batches) -> Interval | None:
-    """Returns the trunk attenuation: at the deepest weight layer of the trunk.
-
-    A net that no single tensor cuts in two (several outputs of a recurrent
-    layer) is judged by all the places together where the data enters.
-    """
-    plan, names = batches.blueprint.plan, batches.blueprint.names
-    weighted = [node for node in plan.cuts if node in plan.weights]
-    if weighted or plan.cuts:
-        return batches.attenuation(names.get((weighted or list(plan.cuts))[-1]))
-    entries = [names[node] for node in plan.dag.sources if node in names]
-
-    def ratio(batch: Measured) -> float:
-        parts = [batch.at[name] for name in entries if name in batch.at]
-        norm = math.hypot(*parts) if parts else math.nan
-        return decades(norm, batch.reference)
-
-    return batches.over(ratio)
-
-
-def branches(batches: Batches) -> tuple[BranchFlow, ...]:
-    """Returns the chains of weight layers beside the trunk."""
-    blueprint = batches.blueprint
-    names, weights = blueprint.names, blueprint.plan.weights
-    found = []
-    for chain in blueprint.chains:
-        layers = [node for node in chain.nodes if node in weights]
-        offset = batches.between(names.get(chain.exit), names.get(layers[0]))
-        decay = batches.between(names.get(layers[0]), names.get(layers[-1]))
-        if offset is None or decay is None:
-            continue
-        paths = tuple(names[node] for node in reversed(layers))
-        found.append(
-            BranchFlow(
-                name=paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]}",
-                entry=names.get(chain.entry, ""),
-                exit=names.get(chain.exit, ""),
-                layers=paths,
-                offset=offset,
-                decay=decay,
-            )
-        )
-    return tuple(found)
 
 
 def layers(batches: Batches) -> tuple[LayerFlow, ...]:

@@ -11,24 +11,14 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from vgaudit.flow import Cause
-from vgaudit.probe import gains, operations
+from vgaudit.probe import budget as budgets
+from vgaudit.probe import gains
 from vgaudit.probe import graph as graphs
+from vgaudit.probe.budget import Budget, Edge
 from vgaudit.probe.gains import Gains, Span
 from vgaudit.probe.graph import Graph, Plan
 from vgaudit.probe.recording import Habits, Recording
 from vgaudit.probe.rows import Callers, Row, table
-from vgaudit.probe.trunk import Chain
-
-
-@dataclass(slots=True)
-class Step:
-    """One trunk step, from cut node ``start`` (nearer the output) to ``end``."""
-
-    start: int
-    end: int
-    op: str
-    cause: Cause
 
 
 @dataclass(slots=True)
@@ -41,8 +31,7 @@ class Blueprint:
         plan: data path, cut nodes, branches.
         habits: what later recordings need to know.
         rows: the layer table in forward order.
-        steps: the trunk, output first.
-        chains: branches with at least one weight layer.
+        budget: the steps of trunk and branches, and where gradients are added up.
         names: node → name, for every measured node.
         gains: where the gain of each row is read.
         unmeasured: place → reason.
@@ -54,8 +43,7 @@ class Blueprint:
     plan: Plan
     habits: Habits
     rows: list[Row]
-    steps: list[Step]
-    chains: list[Chain]
+    budget: Budget
     names: dict[int, str]
     gains: Gains = field(default_factory=Gains)
     unmeasured: dict[str, str] = field(default_factory=dict)
@@ -73,14 +61,17 @@ class Blueprint:
     @property
     def measured(self) -> set[int]:
         """All nodes whose incoming gradient is measured."""
-        trunk = {node for step in self.steps for node in (step.start, step.end)}
         rows = {row.node for row in self.rows if row.node is not None}
-        beside = {node for chain in self.chains for node in self._ends(chain)}
-        return (trunk or set(self.plan.cuts)) | rows | beside
+        return self.budget.measured | set(self.plan.cuts[:1]) | rows
 
-    def _ends(self, chain: Chain) -> set[int]:
-        weights = {node for node in chain.nodes if node in self.plan.weights}
-        return weights | {chain.exit, chain.entry}
+    def key(self, edge: Edge) -> str:
+        """Returns the name of the gradient that runs along an edge.
+
+        Where that is all that a layer passes on, it has the layer's own name.
+        """
+        if self.gains.leaving.get(edge.node) == (edge.position,):
+            return self.names[edge.node]
+        return f"{self.names[edge.node]} → {self.names[edge.child]}#{edge.position}"
 
 
 def build(
@@ -89,11 +80,14 @@ def build(
     """Returns the blueprint of a model from its first pass."""
     callers = Callers(recording.calls)
     rows = table(model, graph, recording, plan)
-    chains = [
-        chain for chain in plan.chains if any(n in plan.weights for n in chain.nodes)
-    ]
+    units = {
+        row.node: row.entry
+        for row in rows
+        if row.activation and row.node is not None and row.entry is not None
+    }
+    budget = budgets.find(graph, plan, units)
     names = {row.node: row.key for row in rows if row.node is not None}
-    names.update(_other_names(graph, plan, callers, names))
+    names.update(_other_names(graph, budget, callers, names))
     own = {id(parameter) for parameter in model.parameters()}
     blueprint = Blueprint(
         kinds=graph.kinds,
@@ -104,8 +98,7 @@ def build(
         plan=plan,
         habits=habits,
         rows=rows,
-        steps=_steps(graph, plan),
-        chains=chains,
+        budget=budget,
         names=names,
         unmeasured=dict(recording.unmeasured),
     )
@@ -118,39 +111,12 @@ def build(
     return blueprint
 
 
-def _steps(graph: Graph, plan: Plan) -> list[Step]:
-    """Returns the trunk steps; cut nodes that only reshape are passed over."""
-    steps: list[Step] = []
-    first, single = 0, True
-    for place in range(len(plan.cuts) - 1):
-        node, following = plan.cuts[place], plan.cuts[place + 1]
-        single = single and plan.dag.edges[node] == (following,)
-        moves = operations.is_reshape(graph.kinds[following])
-        if moves and place + 2 < len(plan.cuts):
-            continue
-        steps.append(_step(graph, plan, plan.cuts[first : place + 2], single=single))
-        first, single = place + 1, True
-    return steps
-
-
-def _step(graph: Graph, plan: Plan, nodes: tuple[int, ...], *, single: bool) -> Step:
-    start, end = nodes[0], nodes[-1]
-    if not single:
-        return Step(
-            start, end, f"{graph.kinds[start]} … {graph.kinds[end]}", "branches"
-        )
-    moving = [n for n in nodes[:-1] if not operations.is_reshape(graph.kinds[n])]
-    acting = moving[0] if moving else start
-    kind = graph.kinds[acting]
-    cause = operations.cause(kind, parametric=acting in plan.parametric)
-    return Step(start, end, kind, cause)
-
-
 def _other_names(
-    graph: Graph, plan: Plan, callers: Callers, known: dict[int, str]
+    graph: Graph, budget: Budget, callers: Callers, known: dict[int, str]
 ) -> dict[int, str]:
-    """Returns names for cut nodes that are not rows: ``layer1.0 add#1``."""
-    wanted = set(plan.cuts) | {n for chain in plan.chains for n in chain.nodes}
+    """Returns names for measured nodes that are not rows: ``layer1.0 add#1``."""
+    edges = [edge for edges in budget.merges.values() for edge in edges]
+    wanted = budget.measured | {edge.node for edge in (*edges, *budget.deliveries)}
     counts: Counter[str] = Counter()
     names = {}
     for node in sorted(wanted, key=lambda n: graphs.sequence(graph.nodes[n])):

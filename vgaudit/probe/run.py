@@ -14,7 +14,7 @@ from vgaudit.data.batch import Batch, Loss
 from vgaudit.errors import BadConfig, CannotRun, NothingMeasured
 from vgaudit.flow import Blocker, GradientFlow, Interval, Precision
 from vgaudit.job import ProbeOptions
-from vgaudit.probe import assemble, blockers, state
+from vgaudit.probe import assemble, blockers, state, transport
 from vgaudit.probe.assemble import Batches, join
 from vgaudit.probe.blueprint import Blueprint
 from vgaudit.probe.forward import Setting, is_out_of_memory
@@ -332,11 +332,12 @@ def _flow(scan: _Scan, best: _Pass, precision: Precision) -> GradientFlow:
         samples=sum(batch.samples for batch in measured),
         seed=options.seed,
         precision=precision,
-        attenuation=assemble.total(batches),
+        attenuation=transport.total(batches),
         weight_layers=batches.blueprint.plan.weight_layers,
         layers=assemble.layers(batches),
-        trunk=assemble.trunk(batches),
-        branches=assemble.branches(batches),
+        trunk=transport.trunk(batches),
+        branches=transport.branches(batches),
+        merges=transport.merges(batches),
         blockers=best.blockers,
         uncalibrated=uncalibrated(scan.model, options.mode),
         output_variation=assemble.mean([b.variation for b in measured]),
@@ -351,7 +352,7 @@ def _flow(scan: _Scan, best: _Pass, precision: Precision) -> GradientFlow:
 def _precision(first: _Pass, best: _Pass, reason: str, own: torch.dtype) -> Precision:
     if best is first:
         return Precision(dtype=_name(own), measured=_name(first.dtype))
-    before: Interval | None = assemble.total(first.batches)
+    before: Interval | None = transport.total(first.batches)
     return Precision(
         dtype=_name(own),
         measured=_name(best.dtype),

@@ -127,7 +127,7 @@ def _attempt(
             blueprint = _blueprint(setting, nodes, recorder)
             measured.called = set(recorder.recording.calls_of)
             measured.used = _used(twin, recorder.recording)
-        attach(gauges, blueprint, nodes, heads)
+        attach(gauges, blueprint, nodes, heads, merges=zeros or not known)
         _gates(recorder.recording, blueprint)
         recorder.backward = True
         with twin.shielding(nodes.leaves.values()):
@@ -164,15 +164,34 @@ def _blueprint(setting: Setting, nodes: graph.Graph, recorder: Recorder) -> Blue
 
 
 def attach(
-    gauges: Gauges, blueprint: Blueprint, nodes: graph.Graph, heads: list[Tensor]
+    gauges: Gauges,
+    blueprint: Blueprint,
+    nodes: graph.Graph,
+    heads: list[Tensor],
+    *,
+    merges: bool = False,
 ) -> None:
-    """Puts gauges on the nodes that the blueprint names, and on the outputs."""
+    """Puts gauges on the nodes that the blueprint names, and on the outputs.
+
+    Args:
+        gauges: what takes the figures.
+        blueprint: what is measured.
+        nodes: the graph of this pass.
+        heads: the outputs.
+        merges: measure too what every user of a tensor sends back to it.
+    """
     for place in blueprint.measured:
         name = blueprint.names.get(place)
         if name is not None:
             gauges.watch(name, nodes.nodes[place])
     for place, positions in blueprint.gains.leaving.items():
         gauges.watch_through(blueprint.names[place], nodes.nodes[place], positions)
+    edges = blueprint.budget.deliveries
+    if merges:
+        edges = [*edges, *(e for es in blueprint.budget.merges.values() for e in es)]
+    for edge in dict.fromkeys(edges):
+        if (key := blueprint.key(edge)) != blueprint.names[edge.node]:
+            gauges.watch_through(key, nodes.nodes[edge.node], (edge.position,))
     for position, head in enumerate(heads):
         gauges.watch_tensor(f"output#{position}", head)
 

@@ -106,7 +106,7 @@ def _describe(
         rows=rows,
         weight_layers=blueprint.plan.weight_layers,
         cut_nodes=len(cuts),
-        branches=len(blueprint.chains),
+        branches=len(blueprint.budget.branches),
         unused=tuple(
             name
             for name, parameter in parameters.items()

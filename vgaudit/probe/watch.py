@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vgaudit.errors import NothingMeasured
 from vgaudit.flow import Audit, DataFacts, GradientFlow, Precision, RunFacts, Target
-from vgaudit.probe import assemble, graph, norms, provenance, state
+from vgaudit.probe import assemble, graph, norms, provenance, state, transport
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.gauges import Gauges, root_sum_square
@@ -145,7 +145,7 @@ class Watch:
             blueprint = build(self._model, nodes, recording, recorder.habits, plan)
             self._known.append(blueprint)
         gauges = Gauges()
-        attach(gauges, blueprint, nodes, heads)
+        attach(gauges, blueprint, nodes, heads, merges=not self._passes)
         used = {names[key] for key in recording.used if key in names}
         recording.forget_graph()
         return _Pass(recorder, gauges, len(heads), used, blueprint)
@@ -180,11 +180,12 @@ class Watch:
             samples=sum(batch.samples for batch in measured),
             seed=0,
             precision=Precision(dtype=dtype, measured=dtype),
-            attenuation=assemble.total(batches),
+            attenuation=transport.total(batches),
             weight_layers=batches.blueprint.plan.weight_layers,
             layers=assemble.layers(batches),
-            trunk=assemble.trunk(batches),
-            branches=assemble.branches(batches),
+            trunk=transport.trunk(batches),
+            branches=transport.branches(batches),
+            merges=transport.merges(batches),
             not_measured=assemble.not_measured(batches),
             notes=("measured inside the training loop, dropout as it was",),
         )
