@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from vgaudit.findings import LEVELS, Finding, Fix, Report, Status
-from vgaudit.flow import Audit, GradientFlow
+from vgaudit.flow import Audit
 from vgaudit.plain import visible
 from vgaudit.reports.look import Look, ascii_only
 from vgaudit.reports.transport import INDENT, layer_table, line_of, row, transport
-from vgaudit.rules.wording import count, decades, names
+from vgaudit.reports.verdict import headline, notes, unmeasured
+from vgaudit.rules.wording import count, names
 
 STATUS_STYLE: dict[Status, str] = {
     "pass": "bold black on green",
@@ -30,12 +31,6 @@ STATUS_STYLE: dict[Status, str] = {
 LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 STATED = frozenset({"where it went", "worst step"})
 """Evidence that the lines above the findings state already."""
-
-INCONCLUSIVE = "inconclusive: "
-"""How a warning begins that the verdict repeats."""
-
-TRANSPORT = {"VG101": "gradient lost", "VG201": "gradient explodes"}
-"""The findings that are the verdict in themselves."""
 
 IN_FULL = 2
 """Findings of one rule and level that are shown in full where there are many."""
@@ -82,8 +77,8 @@ def _parts(report: Report, look: Look) -> Iterator[RenderableType]:
     if report.findings:
         yield ""
         yield from _findings(report, look)
-    yield from _list("not measured", _unmeasured(audit.flow), look)
-    yield from _list("notes", _notes(report, audit), look)
+    yield from _list("not measured", unmeasured(audit.flow), look)
+    yield from _list("notes", notes(report, audit), look)
     yield ""
     yield _closing(report)
 
@@ -117,47 +112,8 @@ def _verdict(report: Report, look: Look) -> RenderableType:
     grid.add_column(ratio=1, overflow="fold")
     grid.add_column(no_wrap=True, justify="right")
     exit_code = Text(f"exit {report.exit_code}", style="dim")
-    grid.add_row(line, Text(_headline(report), style="bold"), exit_code)
+    grid.add_row(line, Text(headline(report), style="bold"), exit_code)
     return Padding(grid, (0, 0, 0, INDENT))
-
-
-def _headline(report: Report) -> str:
-    if report.errors:
-        return visible(str(report.errors[0].get("message", "")), length=500)
-    if report.status == "inconclusive":
-        gaps = [x for x in report.warnings if x.startswith(INCONCLUSIVE)]
-        return visible(gaps[0].removeprefix(INCONCLUSIVE) if gaps else "no verdict")
-    found = next((f for f in report.findings if f.code in TRANSPORT), None)
-    if found is not None and not found.unclear and found.value is not None:
-        where = visible(found.layers[0] if found.layers else "the first layer")
-        away = f"{decades(abs(found.value))} decades between the output and {where}"
-        return f"{TRANSPORT[found.code]}: {away}"
-    worst = next((f for f in report.findings if f.level == "error"), None)
-    if worst is not None:
-        more = report.count("error") - 1
-        rest = f", and {count(more, 'more error')}" if more else ""
-        place = f": {visible(worst.layer)}" if worst.layer else ""
-        return f"{worst.name}{place}{rest}"
-    return _healthy(report)
-
-
-def _healthy(report: Report) -> str:
-    flow = report.audit.flow if report.audit else None
-    warnings = report.count("warning")
-    state = (
-        f"{count(warnings, 'warning')}, no error" if warnings else "gradient healthy"
-    )
-    if flow is None or flow.attenuation is None:
-        return state
-    value = flow.attenuation.value
-    change = f"{decades(abs(value))} decades {'lost' if value < 0 else 'gained'}"
-    first = _deepest(flow)
-    return f"{state}: {change} from the output to {first}"
-
-
-def _deepest(flow: GradientFlow) -> str:
-    layer = next((x for x in flow.layers if x.weighted and x.trunk), None)
-    return visible(layer.path) if layer else "the first layer"
 
 
 def _errors(report: Report) -> Iterator[RenderableType]:
@@ -226,22 +182,6 @@ def _way_out(fix: Fix) -> Text:
     if not fix.command.startswith("vgaudit explain "):
         line.append(f" ({visible(fix.command)})")
     return line
-
-
-def _unmeasured(flow: GradientFlow) -> list[str]:
-    return [f"{visible(x.path)}: {visible(x.reason)}" for x in flow.not_measured]
-
-
-def _notes(report: Report, audit: Audit) -> list[str]:
-    target = audit.target
-    stripped = [f"key prefix '{x}' stripped" for x in target.stripped_prefixes]
-    notes = [*stripped, *target.notes, *audit.data.notes, *audit.flow.notes]
-    precision = audit.flow.precision
-    if precision.reason:
-        notes.append(f"measured in {precision.measured}: {precision.reason}")
-    random = [f"not deterministic: {op}" for op in audit.run.nondeterministic]
-    said = [x for x in report.warnings if not x.startswith(INCONCLUSIVE)]
-    return [visible(x, length=300) for x in (*notes, *random, *said)]
 
 
 def _list(label: str, lines: list[str], look: Look) -> Iterator[RenderableType]:

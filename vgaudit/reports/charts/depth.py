@@ -1,0 +1,180 @@
+"""The axis that transport is drawn on: weight layers, input left, output right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from vgaudit.flow import GradientFlow, TrunkStep
+from vgaudit.plain import visible
+from vgaudit.reports.charts import svg
+
+MAIN = ("weights", "recurrence", "attention", "branches")
+"""What gives a station its name, the first that it has."""
+
+WIDE, NARROW = 1000.0, 300.0
+"""Pixels of a plot on a desk and on a telephone, for which labels are placed."""
+
+LETTER = 6.6
+"""Pixels of one letter of a label, rather more than less."""
+
+LABEL = 18
+"""The longest label of an axis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """One weight layer of the trunk with what follows it, or several in a row.
+
+    Attributes:
+        first, last: name of the layer nearest the input, and nearest the output.
+        near, far: weight layers between its output side, its input side, and the
+            network's output.
+        start: decades at its output side, where the gradient comes in.
+        end: decades at its input side. lo, hi: its 95 % interval.
+        steps: the steps of the trunk in it, nearest the input first.
+    """
+
+    first: str
+    last: str
+    near: int
+    far: int
+    start: float
+    end: float
+    lo: float
+    hi: float
+    steps: tuple[TrunkStep, ...]
+
+    @property
+    def name(self) -> str:
+        """Its layers in words."""
+        return self.first if self.first == self.last else f"{self.first} … {self.last}"
+
+    @property
+    def gain(self) -> float:
+        """Decades from its output side to its input side."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """Places along the axis, in percent of its width."""
+
+    layers: int
+
+    def __call__(self, depth: float) -> float:
+        """Returns the place at which ``depth`` weight layers are still to come."""
+        return 100.0 * (1.0 - depth / self.layers)
+
+
+def axis(flow: GradientFlow) -> Depth:
+    """Returns the axis of a flow: one unit for each weight layer."""
+    deepest = max((step.depth for step in flow.trunk), default=0)
+    known = max((x.depth for x in flow.layers if x.depth is not None), default=0)
+    return Depth(max(flow.weight_layers, deepest + 1, known + 1))
+
+
+def stations(flow: GradientFlow, *, most: int) -> tuple[Station, ...]:
+    """Returns the trunk in at most ``most`` stations, nearest the input first."""
+    ends = [*(step.attenuation.value for step in flow.trunk[1:]), 0.0]
+    pairs = list(zip(flow.trunk, ends, strict=True))
+    total = axis(flow).layers
+    width = max(1, math.ceil(total / most))
+    groups = [list(run) for _, run in groupby(pairs, lambda p: p[0].depth // width)]
+    found: list[Station] = []
+    far = total
+    for group in groups:
+        near = group[-1][0].depth
+        found.append(_station([step for step, _ in group], group[-1][1], (near, far)))
+        far = near
+    return tuple(found)
+
+
+def _station(
+    steps: Sequence[TrunkStep], start: float, reach: tuple[int, int]
+) -> Station:
+    names = [_name(list(run)) for _, run in groupby(steps, lambda step: step.depth)]
+    end = steps[0].attenuation
+    return Station(
+        first=names[0],
+        last=names[-1],
+        near=reach[0],
+        far=reach[1],
+        start=start,
+        end=end.value,
+        lo=end.lo,
+        hi=end.hi,
+        steps=tuple(steps),
+    )
+
+
+def _name(steps: Sequence[TrunkStep]) -> str:
+    """Returns the name of the weight layer among the steps of one depth."""
+    for cause in MAIN:
+        named = next((step for step in steps if step.cause == cause), None)
+        if named is not None:
+            return named.layer or named.name
+    return steps[0].layer or steps[0].name
+
+
+def nodes(flow: GradientFlow) -> tuple[tuple[float, TrunkStep], ...]:
+    """Returns each trunk step with the place of its input side, input first.
+
+    Steps of one station share its width evenly.
+    """
+    at = axis(flow)
+    found: list[tuple[float, TrunkStep]] = []
+    far = float(at.layers)
+    for depth, run in groupby(flow.trunk, lambda step: step.depth):
+        steps = list(run)
+        wide = (far - depth) / len(steps)
+        found += [(at(far - wide * i), step) for i, step in enumerate(steps)]
+        far = float(depth)
+    return tuple(found)
+
+
+def shortened(name: str) -> str:
+    """Returns the end of a name, which tells layers apart, as an axis shows it."""
+    shown = visible(name)
+    return shown if len(shown) <= LABEL else f"…{shown[1 - LABEL :]}"
+
+
+def labels(names: Sequence[str], places: Sequence[float], y: float) -> str:
+    """Returns labels below an axis: all that fit, fewer on a narrow page.
+
+    The first and the last are always there; those for wide pages alone have the
+    class ``w``.
+
+    Args:
+        names: what stands at each place, left to right.
+        places: percent of the width, rising.
+        y: pixels.
+    """
+    shown = [shortened(name) for name in names]
+    few = set(_fitting(shown, places, NARROW, set()))
+    many = sorted(_fitting(shown, places, WIDE, few))
+    marks = []
+    for i in many:
+        anchor = "start" if places[i] < 4 else "end" if places[i] > 96 else "middle"
+        kind = "t" if i in few else "t w"
+        marks.append(svg.label(shown[i], places[i], y, kind=kind, anchor=anchor))
+    return "".join(marks)
+
+
+def _fitting(
+    names: Sequence[str], places: Sequence[float], width: float, taken: set[int]
+) -> Iterator[int]:
+    """Yields the labels that fit beside each other, the ends first."""
+    spans: list[tuple[float, float]] = []
+    last = len(names) - 1
+    for i in dict.fromkeys([*sorted(taken), 0, last, *range(len(names))]):
+        if i < 0 or not names:
+            continue
+        middle, half = places[i] / 100 * width, len(names[i]) * LETTER / 2 + 4
+        middle = min(max(middle, half), width - half)
+        span = (middle - half, middle + half)
+        if i in taken or all(span[1] <= a or span[0] >= b for a, b in spans):
+            spans.append(span)
+            yield i
