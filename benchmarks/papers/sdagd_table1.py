@@ -1,7 +1,7 @@
 """Table I of the SDAGD paper, with honest controls: MNIST, 784-(width x k)-10.
 
-    python benchmarks/papers/sdagd_table1.py --data-root DIR --seeds 3 --resume
-    python benchmarks/papers/sdagd_table1.py --data-root DIR --quick
+    python -m benchmarks.papers.sdagd_table1 --data-root DIR --seeds 3 --resume
+    python -m benchmarks.papers.sdagd_table1 --data-root DIR --quick
 
 DIR holds MNIST in torchvision's layout (DIR/MNIST/raw). Every method gets the same
 nets (sigmoid and ReLU, k hidden layers, Xavier-uniform weights, zero biases), the
@@ -9,7 +9,8 @@ same batches of 100, the same schedule (5 % warm-up, linear decay to 0), and the
 number of settings to choose from. One setting serves all nets of a study: the one
 with the lowest geometric mean of the validation errors after training on 55,000
 images, measured on the other 5,000. Only then does it train on all 60,000, with
-fresh seeds, and meet the test set.
+fresh seeds, and meet the test set. The selection may be shorter than the study
+(--tune-hidden, --tune-epochs); it is the same for all methods.
 
 Each finished run is one line of the results file; with --resume, runs that are in
 it are not repeated. Depth: --hidden 10 20 50 --width 100 --epochs 3. The paper's
@@ -19,15 +20,11 @@ loss: --loss half-squares. Ablations: --methods sdagd sdagd-uncentred sdagd-glob
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
+import functools
 import math
 import statistics
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,13 +32,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.optim import SGD, Adam, Optimizer
 
+from benchmarks.papers import study
+from benchmarks.papers.pictures import Images, mnist
+from benchmarks.papers.study import Study
 from vgaudit.optim import SDAGD, CenteredAdam, warmup_linear_decay
 
 BATCH, VALIDATION, TUNING_SEED = 100, 5000, 1000
 ACTIVATIONS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
-
-# Student's t for a 95 % interval, by degrees of freedom.
-STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}
 
 Build = Callable[[nn.Module, float, int], Optimizer]
 
@@ -117,38 +114,6 @@ class Run:
     seed: int
 
 
-@dataclass(frozen=True)
-class Images:
-    """Training and test images ``[N, 784]``, standardised, with labels ``[N]``."""
-
-    train: Tensor
-    train_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
-
-
-def mnist(root: Path, device: str) -> Images:
-    parts = []
-    for name in ("train", "t10k"):
-        images = idx(root / "MNIST" / "raw" / f"{name}-images-idx3-ubyte")
-        labels = idx(root / "MNIST" / "raw" / f"{name}-labels-idx1-ubyte")
-        scaled = (images.float().flatten(1) / 255 - 0.1307) / 0.3081
-        parts += [scaled.to(device), labels.long().to(device)]
-    return Images(*parts)
-
-
-def idx(path: Path) -> Tensor:
-    """Returns the array of an IDX file, packed or not."""
-    packed = Path(f"{path}.gz")
-    raw = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
-    dimensions = raw[3]
-    shape = [
-        int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)
-    ]
-    values = torch.frombuffer(bytearray(raw[4 + 4 * dimensions :]), dtype=torch.uint8)
-    return values.view(shape)
-
-
 def network(run: Run) -> nn.Sequential:
     torch.manual_seed(run.seed)
     layers: list[nn.Module] = []
@@ -205,145 +170,99 @@ def train(run: Run, data: Images) -> float:
     return 100 * float(wrong.float().mean())
 
 
-class Results:
-    """The results file: one line for each run, found again by what decided it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._errors: dict[Run, float] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            # A run that was killed while writing leaves half a line: it is repeated.
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            self._errors[Run(**record["run"])] = record["error"]
-
-    def __contains__(self, run: Run) -> bool:
-        return run in self._errors
-
-    def __getitem__(self, run: Run) -> float:
-        return self._errors[run]
-
-    def add(self, run: Run, error: float, seconds: float, device: str) -> None:
-        self._errors[run] = error
-        record = {
-            "run": asdict(run),
-            "error": error,
-            "seconds": round(seconds, 1),
-            "torch": torch.__version__,
-            "device": device,
-        }
-        half = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
-        with self._path.open("a") as file:
-            file.write(("\n" if half else "") + json.dumps(record) + "\n")
-
-
 def nets(options: argparse.Namespace, stage: str, method: str) -> Iterator[Run]:
     """Yields one run for each net; setting and seed are still to be filled in."""
+    tune = stage == "tune"
+    epochs = (options.tune_epochs if tune else None) or options.epochs
     for activation in options.activations:
-        for hidden in options.hidden:
+        for hidden in (options.tune_hidden if tune else None) or options.hidden:
             yield Run(
                 stage, method, 0.0, activation, hidden, options.width,
-                options.epochs, options.loss, TUNING_SEED,
+                epochs, options.loss, TUNING_SEED,
             )  # fmt: skip
 
 
-def finish(runs: Iterable[Run], options: argparse.Namespace, results: Results) -> None:
-    for run in runs:
-        if run in results:
-            continue
-        start = time.perf_counter()
-        error = train(run, options.data)
-        seconds = time.perf_counter() - start
-        results.add(run, error, seconds, options.device)
-        print(
-            f"{run.stage} {run.method} {run.setting:g} {run.activation} "
-            f"k={run.hidden} seed {run.seed}: {error:.2f} % in {seconds:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+def choose(method: str, options: argparse.Namespace, runs: Study[Run]) -> float | None:
+    """Returns the setting with the lowest geometric mean of validation errors.
 
-
-def choose(method: str, options: argparse.Namespace, results: Results) -> float:
-    """Returns the setting with the lowest geometric mean of validation errors."""
+    None while validation runs are missing.
+    """
     candidates = METHODS[method].settings[: options.settings]
     if len(candidates) == 1:
         return candidates[0]
     scores = {}
     for setting in candidates:
-        runs = [replace(r, setting=setting) for r in nets(options, "tune", method)]
-        finish(runs, options, results)
-        scores[setting] = statistics.mean(math.log(results[r] + 0.01) for r in runs)
-    return min(scores, key=lambda setting: scores[setting])
+        wanted = [replace(r, setting=setting) for r in nets(options, "tune", method)]
+        done = runs.run(wanted)
+        if len(done) == len(wanted):
+            errors = [runs.results[run]["error"] + 0.01 for run in done]
+            scores[setting] = study.geometric(errors)
+    complete = len(scores) == len(candidates)
+    return min(scores, key=lambda setting: scores[setting]) if complete else None
 
 
-def study(options: argparse.Namespace, results: Results) -> str:
-    """Runs what is missing; returns two tables in Markdown."""
-    errors: dict[str, dict[tuple[str, int], list[float]]] = {}
+Found = dict[str, dict[tuple[str, int], dict[int, float]]]
+"""Test errors in percent by method, net and seed."""
+
+
+def errors_of(options: argparse.Namespace, runs: Study[Run]) -> tuple[Found, list[str]]:
+    """Runs what is missing: all methods with the first seed, then with the second."""
     chosen: dict[str, float] = {}
-    for method in options.methods:
-        chosen[method] = choose(method, options, results)
-        errors[method] = {}
-        for net in nets(options, "test", method):
-            runs = [
-                replace(net, setting=chosen[method], seed=seed)
-                for seed in range(options.seeds)
-            ]
-            finish(runs, options, results)
-            found = [results[run] for run in runs]
-            errors[method][net.activation, net.hidden] = found
-    return errors_table(errors, chosen) + "\n" + differences_table(errors)
+    found: Found = {}
+    for seed in range(options.seeds):
+        for method in options.methods:
+            setting = chosen.get(method) or choose(method, options, runs)
+            if setting is None:
+                continue
+            chosen[method] = setting
+            wanted = nets(options, "test", method)
+            for run in runs.run(
+                [replace(r, setting=setting, seed=seed) for r in wanted]
+            ):
+                net = found.setdefault(method, {}).setdefault(
+                    (run.activation, run.hidden), {}
+                )
+                net[seed] = runs.results[run]["error"]
+    return found, [f"{chosen[method]:g}" for method in found]
 
 
-def errors_table(
-    errors: dict[str, dict[tuple[str, int], list[float]]], chosen: dict[str, float]
-) -> str:
-    columns = list(next(iter(errors.values())))
-    head = " | ".join(f"{activation} k={hidden}" for activation, hidden in columns)
-    lines = [f"| method | setting | {head} |", "|---" * (len(columns) + 2) + "|"]
-    for method, found in errors.items():
-        cells = [
-            f"{statistics.mean(values):.2f} [{min(values):.2f}-{max(values):.2f}]"
-            for values in found.values()
+def errors_table(found: Found, settings: list[str], options: argparse.Namespace) -> str:
+    columns = [(a, k) for a in options.activations for k in options.hidden]
+    rows = [
+        [
+            METHODS[method].title,
+            setting,
+            *(study.cell(list(errors.get(net, {}).values()), 2) for net in columns),
         ]
-        title = METHODS[method].title
-        lines.append(f"| {title} | {chosen[method]:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        for (method, errors), setting in zip(found.items(), settings, strict=True)
+    ]
+    head = ["method", "setting", *(f"{a} k={hidden}" for a, hidden in columns)]
+    return study.table(head, rows)
 
 
-def differences_table(
-    errors: dict[str, dict[tuple[str, int], list[float]]],
-) -> str:
-    """Error minus that of the first method, mean over nets, interval over seeds."""
-    first, *others = errors
-    lines = [f"| method | minus {METHODS[first].title}, points |", "|---|---|"]
+def differences_table(found: Found) -> str:
+    """Error minus that of the first method, mean over nets, interval over seeds.
+
+    Of each seed only the nets that both have finished.
+    """
+    first, *others = found
+    rows = []
     for method in others:
-        by_seed = [
-            statistics.mean(a - b for a, b in zip(own, reference, strict=True))
-            for own, reference in zip(
-                zip(*errors[method].values(), strict=True),
-                zip(*errors[first].values(), strict=True),
-                strict=True,
-            )
-        ]
-        middle = f"{statistics.mean(by_seed):+.2f}"
-        if len(by_seed) > 1:
-            student = STUDENT.get(len(by_seed) - 1, 2.26)
-            half = student * statistics.stdev(by_seed) / math.sqrt(len(by_seed))
-            middle += f" ± {half:.2f}"
-        lines.append(f"| {METHODS[method].title} | {middle} |")
-    return "\n".join(lines) + "\n"
+        pairs: dict[int, list[float]] = {}
+        for net, errors in found[method].items():
+            for seed, error in errors.items():
+                if seed in found[first].get(net, {}):
+                    pairs.setdefault(seed, []).append(error - found[first][net][seed])
+        by_seed = [statistics.mean(values) for values in pairs.values()]
+        count = sum(map(len, pairs.values()))
+        rows.append([METHODS[method].title, study.interval(by_seed), str(count)])
+    return study.table(
+        ["method", f"minus {METHODS[first].title}, points", "pairs of runs"], rows
+    )
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("sdagd_table1.jsonl"))
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = study.parser(__doc__ or "", "sdagd_table1")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=DEFAULT)
     parser.add_argument("--hidden", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument(
@@ -355,30 +274,23 @@ def parse() -> argparse.Namespace:
         "--loss", choices=["cross-entropy", "half-squares"], default="cross-entropy"
     )
     parser.add_argument("--settings", type=int, choices=[1, 2, 3, 4], default=4)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="width 100, k = 1 and 5, 1 epoch, 1 seed, 2 settings: shows that it works",
-    )
-    options = parser.parse_args()
-    if options.quick:
-        vars(options).update(width=100, hidden=[1, 5], epochs=1, seeds=1, settings=2)
-    if options.out.exists() and not options.resume:
-        parser.error(f"{options.out} exists: pass --resume, or another --out")
-    return options
+    parser.add_argument("--tune-hidden", type=int, nargs="+", help="default: --hidden")
+    parser.add_argument("--tune-epochs", type=int, help="default: --epochs")
+    # width 100, k = 1 and 5, 1 epoch, 1 seed, 2 settings
+    return study.parse(parser, width=100, hidden=[1, 5], epochs=1, seeds=1, settings=2)
 
 
 def main() -> None:
     options = parse()
-    torch.set_num_threads(options.threads)
-    options.data = mnist(options.data_root, options.device)
-    tables = study(options, Results(options.out))
+    data = functools.cache(lambda: mnist(options.data_root, options.device))
+    runs = Study(options, Run, lambda run: {"error": train(run, data())})
+    found, settings = errors_of(options, runs)
     print(
-        f"width {options.width}, {options.epochs} epochs, {options.loss}, "
-        f"{options.seeds} seeds; test error in %, mean [lowest-highest]\n\n{tables}"
+        f"Width {options.width}, {options.epochs} epochs, {options.loss}; test error "
+        f"in %, mean [lowest–highest] of up to {options.seeds} seeds.\n\n"
+        f"{errors_table(found, settings, options)}\n{differences_table(found)}"
     )
+    runs.close()
 
 
 if __name__ == "__main__":
