@@ -73,6 +73,8 @@ class Target:
         archive_notes: suspicious members of the archive.
         nonfinite_weights: names of parameters and buffers with NaN or infinity.
         missing_keys, unexpected_keys: tolerated by ``--allow-missing``.
+        frozen_mode: exported in eval mode, so that batch norm and dropout cannot be
+            switched to training.
     """
 
     spec: str
@@ -88,6 +90,7 @@ class Target:
     nonfinite_weights: tuple[str, ...] = ()
     missing_keys: tuple[str, ...] = ()
     unexpected_keys: tuple[str, ...] = ()
+    frozen_mode: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

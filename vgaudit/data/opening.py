@@ -57,6 +57,7 @@ def open_batches(
         NothingMeasured: while iterating, if no batch is usable.
     """
     _check_counts(options)
+    options = _with_only_size(options, hint)
     if options.data is None:
         batches = synthetic_batches(model, hint, options, mode=mode)
     else:
@@ -104,6 +105,20 @@ def from_object(
     spec = f"Python object of type {type(data).__name__}"
     batches = _from_content(content, model, options, spec, mode=mode)
     return batches if model is None else initialise(model, batches, seed=options.seed)
+
+
+def _with_only_size(options: DataOptions, hint: object | None) -> DataOptions:
+    """Returns the options with the batch size of a program that takes no other."""
+    only: int | None = getattr(hint, "batch", None)
+    if only is None or options.batch_size == only:
+        return options
+    if options.batch_size is not None:
+        raise BadConfig(
+            f"the model was exported for batches of {only}, not of "
+            f"{options.batch_size}",
+            hint=f"leave --batch-size out, or give --batch-size {only}",
+        )
+    return dataclasses.replace(options, batch_size=only)
 
 
 def _check_counts(options: DataOptions) -> None:

@@ -37,11 +37,13 @@ class InputHint:
             in train mode), ``segmentation``, ``optical-flow``, ``text``,
             ``audio`` or ``other``.
         source: where the statement comes from.
+        batch: the only batch size that fits; None where any does.
     """
 
     inputs: tuple[ExampleInput, ...]
     task: str
     source: str
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Protocol
 from vgaudit.errors import BadConfig, CannotLoad, UnknownSource
 from vgaudit.job import LoadOptions
 from vgaudit.loading import (
+    exported,
     factory,
     hf_repository,
     huggingface,
@@ -184,6 +185,13 @@ def load_hub(spec: Spec, options: LoadOptions) -> LoadedModel:
     return huggingface.load(spec, options)
 
 
+def load_exported(spec: Spec, options: LoadOptions) -> LoadedModel:
+    """Returns the module of a ``torch.export`` program."""
+    refuse_weights(spec, options)
+    refuse_arch(spec, options)
+    return exported.load(spec, options)
+
+
 def is_file(spec: Spec) -> bool:
     """Returns whether the specification names a file that is no Python code."""
     return spec.is_file and not factory.matches(spec)
@@ -204,6 +212,7 @@ LOADERS: tuple[Loader, ...] = (
     Loader(
         name="directory", matches=lambda spec: spec.is_directory, load=load_directory
     ),
+    Loader(name="exported", matches=exported.matches, load=load_exported),
     Loader(name="file", matches=is_file, load=load_file),
     Loader(name="factory", matches=factory.matches, load=from_builder(factory.build)),
 )

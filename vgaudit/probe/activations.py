@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vgaudit.probe.naming import name_of
+
 SATURATION = 0.05
 """Share of the largest slope below which an element counts as saturated."""
 
@@ -130,7 +132,7 @@ def canonical(
 
     ``hardtanh`` from 0 upwards is ReLU6: its lower side is ReLU's, not a rail.
     """
-    name = getattr(function, "__name__", "").rstrip("_")
+    name = name_of(function).rstrip("_")
     name = _ALIASES.get(name, name)
     if name == "hardtanh":
         lowest = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
@@ -150,7 +152,7 @@ def is_inplace(
     function: Callable[..., Any], kwargs: dict[str, Any], args: tuple[Any, ...]
 ) -> bool:
     """Tells whether a call of an activation writes over its input."""
-    name = getattr(function, "__name__", "")
+    name = name_of(function)
     if name.endswith("_") and not name.endswith("__"):
         return True
     if name == "rrelu":
@@ -183,7 +185,7 @@ def call_without_inplace(
         argument.detach() if isinstance(argument, Tensor) else argument
         for argument in args[1:]
     )
-    name = getattr(function, "__name__", "")
+    name = name_of(function)
     if name == "prelu" and rest:
         weight = rest[0]
         return lambda z: F.prelu(z, weight.to(z.dtype))

@@ -26,6 +26,7 @@ from vgaudit.probe import activations, state, units
 from vgaudit.probe.activations import Activation, by_autograd
 from vgaudit.probe.callsite import caller
 from vgaudit.probe.dropout import without_dropout
+from vgaudit.probe.naming import name_of
 from vgaudit.probe.observe import observe
 from vgaudit.probe.provenance import Provenance
 from vgaudit.probe.recording import Call, Habits, Recording, Site
@@ -312,7 +313,7 @@ class Recorder(TorchFunctionMode):
         data = [tensor for tensor in given if self.provenance.is_data(tensor)]
         self.recording.used.update(id(t) for t in given if isinstance(t, nn.Parameter))
         path = self._stack[-1][1] if self._stack else ""
-        name = getattr(func, "__name__", "call").strip("_")
+        name = (name_of(func) or "call").strip("_")
         enters = bool(data) and not any(tensor.requires_grad for tensor in data)
         for tensor in made:
             self.provenance.note(tensor, data=bool(data))

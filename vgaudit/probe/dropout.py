@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vgaudit.probe.naming import name_of
+
 # Builtins take ``train`` as their third positional argument.
 _BUILTINS = frozenset(
     {
@@ -29,7 +31,7 @@ def without_dropout(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Returns the arguments of a torch function with dropout turned off."""
-    name = getattr(func, "__name__", "")
+    name = name_of(func)
     if name == "scaled_dot_product_attention":
         return _attention(args, kwargs)
     if name == "multi_head_attention_forward" and "training" in kwargs:
@@ -53,7 +55,7 @@ def _dropout(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-    if func in _BUILTINS:
+    if func in _BUILTINS or isinstance(func, torch._ops.OpOverload):
         return (args[0], rate, False), {}
     inplace = args[3] if len(args) > 3 else kwargs.get("inplace", False)
     return (args[0], rate, False, inplace), {}

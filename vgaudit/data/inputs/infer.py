@@ -119,11 +119,12 @@ def _hinted(hint: object | None) -> Iterator[Proposal]:
     inputs = getattr(hint, "inputs", ())
     if not inputs:
         return
+    size: int = getattr(hint, "batch", None) or _TRIAL_BATCH
     args: list[TensorForm] = []
     kwargs: dict[str, TensorForm] = {}
     for example in inputs:
         form = TensorForm(
-            shape=(_TRIAL_BATCH, *example.shape),
+            shape=(size, *example.shape),
             dtype=getattr(torch, example.dtype),
             fill="ids" if example.high else "normal",
             high=example.high,
@@ -133,7 +134,7 @@ def _hinted(hint: object | None) -> Iterator[Proposal]:
         else:
             args.append(form)
     why = getattr(hint, "source", "") or "stated by the architecture"
-    call = CallForm(args=tuple(args), kwargs=kwargs, size=_TRIAL_BATCH, why=why)
+    call = CallForm(args=tuple(args), kwargs=kwargs, size=size, why=why)
     yield Proposal(lambda _: call)
 
 
