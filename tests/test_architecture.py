@@ -22,8 +22,19 @@ WORDS = {
     "job",
     "plain",
     "retraining",
+    "suite",
+    "terms",
 }
-JUDGEMENT = {"compare", "config", "explain", "judge", "reports", "rules"}
+JUDGEMENT = {
+    "baseline",
+    "compare",
+    "config",
+    "explain",
+    "gate",
+    "judge",
+    "reports",
+    "rules",
+}
 PARTS = {"data", "loading", "nn", "optim", "probe", "training", "treatments"}
 TORCH = PARTS | {"measure", "worker"}
 

@@ -60,9 +60,9 @@ class Comparison:
 
 def compare(before: Report, after: Report) -> Comparison:
     """Returns what changed from one report to another."""
-    pairs = list(_pairs(before.findings, after.findings))
-    old = {id(a) for a, _ in pairs}
-    kept = {id(b) for _, b in pairs}
+    matched = list(pairs(before.findings, after.findings))
+    old = {id(a) for a, _ in matched}
+    kept = {id(b) for _, b in matched}
     gone = tuple(f for f in before.findings if id(f) not in old)
     new = tuple(f for f in after.findings if id(f) not in kept)
     return Comparison(
@@ -77,7 +77,7 @@ def compare(before: Report, after: Report) -> Comparison:
     )
 
 
-def _pairs(
+def pairs(
     before: Sequence[Finding], after: Sequence[Finding]
 ) -> Iterator[tuple[Finding, Finding]]:
     """Yields findings of the same defect at the same place, or at one that overlaps.

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, cast
 
-from vgaudit.rules import RULES, Rule
+from vgaudit.rules.rule import Page
+from vgaudit.rules.selection import PAGES
 
 __all__ = ["HEADINGS", "listing", "manual", "page", "summary"]
 
@@ -31,15 +32,16 @@ FAMILIES = {
     "VG2": "Explosion",
     "VG3": "Activations",
     "VG5": "Loss and data",
+    "VG9": "Gate",
 }
 
 
-def summary(rule: Rule) -> str:
+def summary(rule: Page) -> str:
     """Returns the first line of a rule's page."""
     return _text(rule).splitlines()[0]
 
 
-def sections(rule: Rule) -> dict[str, str]:
+def sections(rule: Page) -> dict[str, str]:
     """Returns the text under each heading of a rule's docstring."""
     found: dict[str, list[str]] = {}
     current: list[str] = []
@@ -52,7 +54,7 @@ def sections(rule: Rule) -> dict[str, str]:
     return {heading: "\n".join(lines).strip() for heading, lines in found.items()}
 
 
-def page(rule: Rule) -> str:
+def page(rule: Page) -> str:
     """Returns the manual page of a rule as text for a terminal."""
     title = f"{rule.code} {rule.name}"
     parts = [f"{title}\n{'=' * len(title)}\n\n{summary(rule)}\n"]
@@ -68,8 +70,8 @@ def page(rule: Rule) -> str:
 
 def listing() -> str:
     """Returns code, name and summary of every rule, one a line."""
-    width = max(len(rule.name) for rule in RULES)
-    return "".join(f"{r.code}  {r.name:<{width}}  {summary(r)}\n" for r in RULES)
+    width = max(len(rule.name) for rule in PAGES)
+    return "".join(f"{r.code}  {r.name:<{width}}  {summary(r)}\n" for r in PAGES)
 
 
 def manual() -> str:
@@ -81,10 +83,10 @@ def manual() -> str:
         "",
         "| code | name | finds |",
         "|---|---|---|",
-        *(f"| [{r.code}](#{_anchor(r)}) | {r.name} | {summary(r)} |" for r in RULES),
+        *(f"| [{r.code}](#{_anchor(r)}) | {r.name} | {summary(r)} |" for r in PAGES),
     ]
     family = ""
-    for rule in RULES:
+    for rule in PAGES:
         if rule.code[:3] != family:
             family = rule.code[:3]
             lines += ["", f"## {family}: {FAMILIES[family]}"]
@@ -92,7 +94,7 @@ def manual() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown(rule: Rule) -> Iterator[str]:
+def _markdown(rule: Page) -> Iterator[str]:
     yield f"### {rule.code} {rule.name}"
     yield ""
     yield summary(rule)
@@ -104,7 +106,7 @@ def _markdown(rule: Rule) -> Iterator[str]:
             yield from ("", f"**{heading}**", "", texts[heading])
 
 
-def _table(rule: Rule) -> Iterator[str]:
+def _table(rule: Page) -> Iterator[str]:
     if fields(cast(Any, rule)):
         yield from (
             "",
@@ -118,18 +120,18 @@ def _table(rule: Rule) -> Iterator[str]:
             yield f"| `{field.name}` | {field.default:g} | {meaning} |"
 
 
-def _settings(rule: Rule) -> Iterator[str]:
+def _settings(rule: Page) -> Iterator[str]:
     for field in fields(cast(Any, rule)):
         setting = f"{rule.name}.{field.name}={field.default:g}"
         yield f"--set {setting}"
         yield f"    {field.metadata['meaning']}"
 
 
-def _anchor(rule: Rule) -> str:
+def _anchor(rule: Page) -> str:
     return f"{rule.code.lower()}-{rule.name}"
 
 
-def _text(rule: Rule) -> str:
+def _text(rule: Page) -> str:
     return inspect.cleandoc(type(rule).__doc__ or "")
 
 

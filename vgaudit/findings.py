@@ -11,6 +11,7 @@ from vgaudit.flow import Audit, Source
 Level = Literal["error", "warning", "info"]
 Optimizer = Literal["sgd", "adam"]
 Status = Literal["pass", "fail", "inconclusive", "error"]
+FailOn = Literal["error", "warning", "info", "never"]
 
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
 
@@ -93,6 +94,21 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suppressed:
+    """A finding that does not count, and why.
+
+    Attributes:
+        finding: as the rule stated it.
+        by: ``baseline`` (known before) or ``ignore`` (the user's configuration).
+        reason: of the ignore, or what is known of the finding.
+    """
+
+    finding: Finding
+    by: Literal["baseline", "ignore"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A judged audit: what every report format renders.
 
@@ -109,6 +125,14 @@ class Report:
     warnings: tuple[str, ...] = ()
     optimizer: Optimizer = "sgd"
     thresholds: dict[str, float] = field(default_factory=dict)
+    suppressed: tuple[Suppressed, ...] = ()
+    fail_on: FailOn = "error"
+
+    def fails(self, finding: Finding) -> bool:
+        """Tells whether a finding is bad enough to fail the gate."""
+        if self.fail_on == "never":
+            return False
+        return LEVELS.index(finding.level) <= LEVELS.index(self.fail_on)
 
     def count(self, level: Level) -> int:
         """Returns how many findings have ``level``."""

@@ -7,16 +7,22 @@ other thresholds, without the model and without torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 from vgaudit.errors import NothingMeasured, VgauditError
-from vgaudit.findings import LEVELS, Finding, Level, Optimizer, Report, Status
+from vgaudit.findings import (
+    LEVELS,
+    FailOn,
+    Finding,
+    Level,
+    Optimizer,
+    Report,
+    Status,
+    Suppressed,
+)
 from vgaudit.flow import Audit, GradientFlow
 from vgaudit.rules import Rule, Training
 from vgaudit.rules.selection import configured, selected, thresholds
-
-FailOn = Literal["error", "warning", "info", "never"]
 
 EXIT_FAIL = 1
 EXIT_INCONCLUSIVE = 4
@@ -82,6 +88,38 @@ def judge(audit: Audit, policy: Policy = DEFAULT) -> Report:
             for rule in rules
             for name, value in thresholds(rule).items()
         },
+        fail_on=policy.fail_on,
+    )
+
+
+def concluded(
+    report: Report,
+    policy: Policy,
+    *,
+    findings: Iterable[Finding],
+    suppressed: Iterable[Suppressed] = (),
+) -> Report:
+    """Returns a judged report with other findings, and its verdict anew.
+
+    Findings of rules that are not selected are left out. A report on a run that
+    failed stays as it is.
+
+    Raises:
+        BadConfig: the policy names an unknown rule.
+    """
+    if report.audit is None:
+        return report
+    codes = selected(policy.select, policy.ignore)
+    flow = report.audit.flow
+    kept = tuple(f for f in _ordered(findings, flow) if f.code in codes)
+    status = _status(kept, policy.fail_on, inconclusive=any(_gaps(flow)))
+    return replace(
+        report,
+        status=status,
+        exit_code=_exit_code(status, policy),
+        findings=kept,
+        suppressed=tuple(suppressed),
+        fail_on=policy.fail_on,
     )
 
 
@@ -94,6 +132,7 @@ def failed(error: VgauditError, policy: Policy = DEFAULT) -> Report:
         command=policy.command,
         errors=(error.to_dict(),),
         optimizer=policy.optimizer,
+        fail_on=policy.fail_on,
     )
 
 

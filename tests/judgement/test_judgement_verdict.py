@@ -17,6 +17,7 @@ from vgaudit.rules.examples import (
     loaded,
     parameter,
 )
+from vgaudit.rules.gate import GATE_RULES
 from vgaudit.rules.selection import find, parse_overrides, selected
 
 SICK = chain((-9.6, -8.0, -6.1, -4.0, -2.0, 0.0))
@@ -170,7 +171,7 @@ def test_a_run_that_ended_early_has_a_report_too(error, status, code) -> None:
         ("vanishing-gradient", ["VG101"]),
         ("VG20", ["VG201", "VG202", "VG203"]),
         (" VG3 ", ["VG301", "VG302"]),
-        ("VG", [rule.code for rule in RULES]),
+        ("VG", [rule.code for rule in (*RULES, *GATE_RULES)]),
     ],
 )
 def test_selectors(selector: str, found: list[str]) -> None:
@@ -178,10 +179,13 @@ def test_selectors(selector: str, found: list[str]) -> None:
 
 
 def test_select_then_ignore() -> None:
-    assert {"VG101", "VG107"} == selected(
+    gate = {rule.code for rule in GATE_RULES}
+
+    assert {"VG101", "VG107"} | gate == selected(
         ["VG10"], ["VG102", "VG103", "VG104", "VG105", "VG106"]
     )
-    assert len(RULES) - 1 == len(selected([], ["dead-units"]))
+    assert {"VG101", "VG902"} == selected(["VG101"], ["VG901", "stale-ignore"])
+    assert len(RULES) + len(gate) - 1 == len(selected([], ["dead-units"]))
 
 
 @pytest.mark.parametrize(

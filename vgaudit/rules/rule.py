@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from vgaudit.findings import Finding, Level, Optimizer
+from vgaudit.findings import Finding, Level, Optimizer, Report
 from vgaudit.flow import Audit
+from vgaudit.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,41 @@ class Example:
     training: Training = Training()
 
 
-class Rule(ABC):
-    """One thing that can be wrong with a model.
+@dataclass(frozen=True, slots=True)
+class GateExample:
+    """A report that a rule of the gate must fire on, or stay quiet on.
+
+    Attributes:
+        shows: what it is an example of.
+        report: what the rule is given.
+        terms: what the report is held to.
+        level: the level of the worst finding; None where there must be none.
+    """
+
+    shows: str
+    report: Report
+    terms: Terms
+    level: Level | None = None
+
+
+class Page(ABC):
+    """An entry of the manual: its code, its name, and the docstring of its class.
 
     Attributes:
         code: ``VG101``; never reused.
         name: the defect as a slug, ``vanishing-gradient``.
+    """
+
+    __slots__ = ()
+
+    code: ClassVar[str]
+    name: ClassVar[str]
+
+
+class Rule(Page):
+    """One thing that can be wrong with a model.
+
+    Attributes:
         implied_by: codes that say the same and more: where one of them warns,
             this rule is quiet.
         transport: it reads the size of gradients, which means nothing while
@@ -60,8 +90,6 @@ class Rule(ABC):
 
     __slots__ = ()
 
-    code: ClassVar[str]
-    name: ClassVar[str]
     implied_by: ClassVar[tuple[str, ...]] = ()
     transport: ClassVar[bool] = False
     FIRES: ClassVar[tuple[Example, ...]]
@@ -70,6 +98,23 @@ class Rule(ABC):
     @abstractmethod
     def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
         """Yields what is wrong, in any order."""
+
+
+class GateRule(Page):
+    """One thing that the user's own terms forbid, told from a judged report.
+
+    Attributes:
+        FIRES, QUIET: the examples.
+    """
+
+    __slots__ = ()
+
+    FIRES: ClassVar[tuple[GateExample, ...]]
+    QUIET: ClassVar[tuple[GateExample, ...]]
+
+    @abstractmethod
+    def decide(self, report: Report, terms: Terms) -> Iterator[Finding]:
+        """Yields what breaks the terms, in any order."""
 
 
 def threshold(default: float, meaning: str) -> Any:

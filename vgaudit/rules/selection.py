@@ -15,9 +15,14 @@ from typing import Any, cast
 from vgaudit.errors import BadConfig
 from vgaudit.plain import visible
 from vgaudit.rules import RULES, Rule
+from vgaudit.rules.gate import GATE_RULES
+from vgaudit.rules.rule import GateRule, Page
+
+PAGES: tuple[Page, ...] = (*RULES, *GATE_RULES)
+"""Every rule there is: those that read a measurement, and those of the gate."""
 
 
-def find(selector: str) -> tuple[Rule, ...]:
+def find(selector: str) -> tuple[Page, ...]:
     """Returns the rules that a code, the start of one, or a slug names.
 
     Raises:
@@ -26,12 +31,12 @@ def find(selector: str) -> tuple[Rule, ...]:
     wanted = selector.strip()
     found = tuple(
         rule
-        for rule in RULES
+        for rule in PAGES
         if wanted.lower() == rule.name
         or (len(wanted) >= 2 and rule.code.startswith(wanted.upper()))
     )
     if not found:
-        known = [rule.code for rule in RULES] + [rule.name for rule in RULES]
+        known = [rule.code for rule in PAGES] + [rule.name for rule in PAGES]
         raise BadConfig(
             f"unknown rule '{visible(selector)}'",
             hint=f"{_nearest(wanted, known)}see `vgaudit rules`",
@@ -42,21 +47,24 @@ def find(selector: str) -> tuple[Rule, ...]:
 def selected(select: Iterable[str], ignore: Iterable[str]) -> frozenset[str]:
     """Returns the codes that are selected (all, where none is) and not ignored.
 
+    A selection is of rules on models: those of the gate stay, unless ignored.
+
     Raises:
         BadConfig: a selector names no rule.
     """
     chosen = {rule.code for selector in select for rule in find(selector)}
     dropped = {rule.code for selector in ignore for rule in find(selector)}
-    return frozenset((chosen or {rule.code for rule in RULES}) - dropped)
+    gate = {rule.code for rule in GATE_RULES}
+    return frozenset(((chosen or {rule.code for rule in PAGES}) | gate) - dropped)
 
 
-def thresholds(rule: Rule) -> dict[str, float]:
+def thresholds(rule: Page) -> dict[str, float]:
     """Returns the thresholds of a rule by name, such as ``sgd_error``."""
     return {f.name: getattr(rule, f.name) for f in fields(cast(Any, rule))}
 
 
 def configured(overrides: Mapping[str, float]) -> tuple[Rule, ...]:
-    """Returns all rules, with thresholds replaced by the user's.
+    """Returns the rules on measurements, with thresholds replaced by the user's.
 
     Args:
         overrides: ``vanishing-gradient.sgd_error`` (or ``VG101.sgd_error``) to
@@ -65,7 +73,20 @@ def configured(overrides: Mapping[str, float]) -> tuple[Rule, ...]:
     Raises:
         BadConfig: there is no such rule or threshold, or the value does not fit.
     """
-    rules = {rule.code: rule for rule in RULES}
+    return tuple(x for x in _configured(overrides) if isinstance(x, Rule))
+
+
+def gate_rules(overrides: Mapping[str, float]) -> tuple[GateRule, ...]:
+    """Returns the rules of the gate, with thresholds replaced by the user's.
+
+    Raises:
+        BadConfig: there is no such rule or threshold, or the value does not fit.
+    """
+    return tuple(x for x in _configured(overrides) if isinstance(x, GateRule))
+
+
+def _configured(overrides: Mapping[str, float]) -> Iterable[Page]:
+    rules = {rule.code: rule for rule in PAGES}
     for name, value in overrides.items():
         head, _, threshold = name.partition(".")
         found = find(head)
@@ -76,7 +97,7 @@ def configured(overrides: Mapping[str, float]) -> tuple[Rule, ...]:
             )
         rule = rules[found[0].code]
         rules[rule.code] = _overridden(rule, threshold, value)
-    return tuple(rules.values())
+    return rules.values()
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, float]:
@@ -101,7 +122,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, float]:
     return result
 
 
-def _overridden(rule: Rule, threshold: str, value: float) -> Rule:
+def _overridden(rule: Page, threshold: str, value: float) -> Page:
     known = thresholds(rule)
     if threshold not in known:
         listing = ", ".join(known) or "none"
@@ -116,7 +137,7 @@ def _overridden(rule: Rule, threshold: str, value: float) -> Rule:
             hint=f"for example --set {rule.code}.{threshold}={known[threshold]}",
         )
     changed = replace(cast(Any, rule), **{threshold: int(value) if whole else value})
-    return cast(Rule, changed)
+    return cast(Page, changed)
 
 
 def _nearest(wanted: str, known: list[str]) -> str:
