@@ -38,11 +38,16 @@ def cifar(root: Path | None, most: int, device: str = "cpu") -> Images:
 
     From root/cifar10-subset/{train,test}/CLASS/*, or root/{train,test}/CLASS/*. The
     training images are ``most``, classes taking turns.
+
+    Raises:
+        SystemExit: there are fewer.
     """
     place = needed(root)
     inner = place / "cifar10-subset"
     place = inner if inner.is_dir() else place
     train, labels = _folder(place / "train", most)
+    if len(train) < most:
+        raise SystemExit(f"{len(train)} images in {place}: pass --images {len(train)}")
     test, test_labels = _folder(place / "test", 10**9)
     return Images(*(t.to(device) for t in (train, labels, test, test_labels)))
 
