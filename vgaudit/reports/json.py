@@ -18,6 +18,7 @@ from vgaudit.errors import CannotLoad
 from vgaudit.findings import Report
 from vgaudit.flow import Audit, Interval
 from vgaudit.plain import to_plain, visible
+from vgaudit.reports.escaping import inert_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -83,7 +84,7 @@ def render(report: Report) -> str:
     }
     for entry, finding in zip(document["findings"], report.findings, strict=True):
         entry["fingerprint"] = finding.fingerprint
-    return json.dumps(document, allow_nan=False, indent=1) + "\n"
+    return inert_json(json.dumps(document, allow_nan=False, indent=1)) + "\n"
 
 
 def parse(text: str) -> Report:

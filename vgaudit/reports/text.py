@@ -17,6 +17,7 @@ from rich.text import Text
 from vgaudit.findings import LEVELS, Finding, Fix, Report, Status
 from vgaudit.flow import Audit
 from vgaudit.plain import visible
+from vgaudit.reports.escaping import inert
 from vgaudit.reports.look import Look, ascii_only
 from vgaudit.reports.transport import INDENT, layer_table, line_of, row, transport
 from vgaudit.reports.verdict import headline, notes, unmeasured
@@ -55,7 +56,7 @@ def render(report: Report, look: Look = DEFAULT) -> str:
     for part in _parts(report, look):
         console.print(part, soft_wrap=False)
     lines = [line.rstrip() for line in stream.getvalue().split("\n")]
-    text = "\n".join(lines).rstrip("\n") + "\n"
+    text = inert("\n".join(lines).rstrip("\n") + "\n")
     return text if look.unicode else ascii_only(text)
 
 
@@ -197,6 +198,10 @@ def _list(label: str, lines: list[str], look: Look) -> Iterator[RenderableType]:
 def _closing(report: Report) -> RenderableType:
     parts = [count(report.count(level), level) for level in LEVELS[:2]]
     parts.append(f"{report.count('info')} info")
+    known = sum(entry.by == "baseline" for entry in report.suppressed)
+    ignored = len(report.suppressed) - known
+    parts += [f"{known:,} known from the baseline"] * bool(known)
+    parts += [f"{ignored:,} ignored"] * bool(ignored)
     text = f"{', '.join(parts)} · judged for {report.optimizer}"
     if report.findings:
         text += f" · more: vgaudit explain {report.findings[0].code}"
