@@ -68,7 +68,18 @@ def probe(
         ready = materialised(model, given)
         notes = () if ready is model else (_LAZY,)
         state.prepare_mode(ready, options.mode)
-        return _ladder(_Scan(ready, given, loss, options, say, notes))
+        flow = _ladder(_Scan(ready, given, loss, options, say, notes))
+        if not options.deep:
+            return flow
+        # Loaded when asked for: an ordinary scan does without.
+        from vgaudit.probe.deep import deepen
+
+        return dataclasses.replace(
+            flow,
+            deep=deepen(
+                ready, given, loss=loss, options=options, flow=flow, progress=say
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +215,7 @@ def _measure_all(scan: _Scan, dtype: torch.dtype | None) -> _Pass:
     skipped = 0
     with twin.standing_in(scan.model):
         for number, batch in enumerate(scan.batches):
-            if not _is_finite(batch):
+            if not finite(batch):
                 skipped += 1
                 continue
             scan.say(f"batch {number + 1} of {len(scan.batches)}")
@@ -311,7 +322,8 @@ def shrink(batch: Batch, size: int) -> Batch:
     )
 
 
-def _is_finite(batch: Batch) -> bool:
+def finite(batch: Batch) -> bool:
+    """Tells whether all numbers that a batch feeds are finite."""
     return all(
         bool(torch.isfinite(tensor).all())
         for tensor in tensors_in((batch.args, batch.kwargs))
