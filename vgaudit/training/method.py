@@ -148,10 +148,13 @@ class Prepared:
     Attributes:
         model: what is trained; another object where it had to be converted.
         notes: what was done, for the user.
+        control: what the controls train, where that is not a copy of ``model``: the
+            model as it came, if the conversion is part of the treatment.
     """
 
     model: nn.Module
     notes: tuple[str, ...] = ()
+    control: nn.Module | None = None
 
 
 def as_it_is(
@@ -181,8 +184,7 @@ class Entry:
         whole: whether an epoch is one step on all samples.
         epochs: how many, where the user does not say.
         prepare: converts the model where the method needs that; gets the model, a
-            few training batches, and the options. Every run of the same training,
-            controls too, starts from what it returns.
+            few training batches, and the options.
         controls: methods that always train beside it, such as ``readout``.
     """
 

@@ -112,7 +112,7 @@ def _with_activations(
         f"the model had no trainable activation: {len(treated.edits)} were converted "
         "to piecewise linear ones first, as by `vgaudit convert --to adact`"
     )
-    return Prepared(treated.model, (note, *treated.notes))
+    return Prepared(treated.model, (note, *treated.notes), control=model)
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> BadConfig:

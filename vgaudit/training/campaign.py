@@ -1,0 +1,263 @@
+"""The treatment and its controls, one after the other, resumable as a whole."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from vgaudit.data.seeding import private_random
+from vgaudit.errors import BadConfig
+from vgaudit.retraining import Progress, RetrainOptions, Run
+from vgaudit.training import methods
+from vgaudit.training.checkpoint import Interrupted, RunFolder, differences
+from vgaudit.training.method import Prepared
+from vgaudit.training.runner import Course, Plan, Runner
+from vgaudit.training.standing import epoch_of
+from vgaudit.training.weights import digest, form, put, snapshot
+
+USUAL_EVERY = 60.0
+"""Seconds between two checkpoints."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a training has to do with the world outside.
+
+    Attributes:
+        folder: for checkpoints; None writes none.
+        every: seconds between two checkpoints.
+        resume: continue from the folder's checkpoint.
+        stop: tells whether to end after this step.
+        report: told how far it is. say: told what the user should know.
+    """
+
+    folder: RunFolder | None = None
+    every: float = USUAL_EVERY
+    resume: bool = False
+    stop: Callable[[], bool] = lambda: False
+    report: Callable[[Progress], None] = lambda _progress: None
+    say: Callable[[str], None] = lambda _sentence: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        run, controls: the records; of an interrupted training what there is.
+        interrupted: it was asked to end.
+        at: how far it was then.
+        notes: statements for the user.
+    """
+
+    run: Run
+    controls: tuple[Run, ...] = ()
+    interrupted: bool = False
+    at: Progress | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _State:
+    """What a checkpoint holds beside the run it was taken in.
+
+    Attributes:
+        identity: what must be the same to resume.
+        done: finished runs. kept: weights of the finished treatment.
+    """
+
+    identity: dict[str, Any]
+    done: list[Run] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Campaign:
+    """Trains a prepared model, then the controls from the same start.
+
+    Args:
+        course: data, loss, device; its watcher is replaced by this object.
+        prepared: what the method's entry made of the model; trained in place.
+        options: of the treatment.
+        around: checkpoints, signals, progress.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        prepared: Prepared,
+        options: RetrainOptions,
+        around: Surroundings,
+    ) -> None:
+        self._course = dataclasses.replace(course, watcher=self)
+        self._model = prepared.model
+        self._around = around
+        self._plans = _plans(options, prepared.model)
+        self._start = snapshot(prepared.model) if len(self._plans) > 1 else {}
+        self._other = prepared.control
+        self._state = _State(_identity(course, prepared.model, options, around))
+        self._runner: Runner | None = None
+        self._saved = time.monotonic()
+        self._at: Progress | None = None
+        self._notes: list[str] = []
+
+    def run(self) -> Trained:
+        """Trains everything, and leaves the treated weights in the prepared model.
+
+        Raises:
+            VgauditError: a method or the model fails, or the checkpoint is of another
+                training.
+        """
+        with private_random():
+            current = self._resumed()
+            try:
+                for plan in self._plans[len(self._state.done) :]:
+                    self._train(plan, current)
+                    current = None
+            except Interrupted:
+                return self._interrupted()
+        if self._state.kept:
+            put(self._model, self._state.kept)
+        first, *rest = self._state.done
+        return Trained(run=first, controls=tuple(rest), notes=tuple(self._notes))
+
+    def _train(self, plan: Plan, state: Mapping[str, Any] | None) -> None:
+        first = not self._state.done
+        model = self._model if first else self._control_model()
+        self._runner = Runner(self._course, plan, model, state=state)
+        done = self._runner.run()
+        if first and len(self._plans) > 1:
+            self._state.kept = snapshot(model)
+        self._state.done.append(done)
+        self._runner = None
+
+    def _control_model(self) -> nn.Module:
+        if self._other is not None:
+            return copy.deepcopy(self._other).to(self._course.device)
+        model = copy.deepcopy(self._model)
+        put(model, self._start)
+        return model
+
+    def step(self, progress: Progress) -> None:
+        """Saves where it is time to, and ends the training where that was asked for.
+
+        Raises:
+            Interrupted: after a last checkpoint.
+        """
+        around, self._at = self._around, progress
+        stop = around.stop()
+        if stop or time.monotonic() - self._saved >= around.every:
+            self._save()
+        if stop:
+            raise Interrupted
+        around.report(progress)
+
+    def say(self, sentence: str) -> None:
+        """Passes a sentence on."""
+        self._around.say(sentence)
+
+    def _save(self) -> None:
+        if self._around.folder is not None and self._runner is not None:
+            self._around.folder.save(
+                {
+                    "identity": self._state.identity,
+                    "done": [dataclasses.asdict(run) for run in self._state.done],
+                    "kept": self._state.kept,
+                    "current": self._runner.state_dict(),
+                }
+            )
+        self._saved = time.monotonic()
+
+    def _resumed(self) -> Mapping[str, Any] | None:
+        """Returns the state of the run to continue, None at the beginning.
+
+        Raises:
+            CannotLoad: all checkpoints are damaged.
+            BadConfig: it is of another training.
+        """
+        folder = self._around.folder
+        if folder is None or not self._around.resume:
+            return None
+        if not folder.holds_checkpoint():
+            self._notes.append("there was no checkpoint to resume: begun anew")
+            return None
+        state, note = folder.load()
+        found = differences(state["identity"], self._state.identity)
+        if found:
+            raise BadConfig(
+                f"the checkpoint is of another training: {'; '.join(found)}",
+                hint="resume with the command that began it, or leave out --resume",
+            )
+        self._notes += [note] if note else []
+        self._state.done = [_run_of(values) for values in state["done"]]
+        self._state.kept = state["kept"]
+        current: Mapping[str, Any] = state["current"]
+        return current
+
+    def _interrupted(self) -> Trained:
+        assert self._runner is not None
+        runs = [*self._state.done, self._runner.record()]
+        return Trained(
+            run=runs[0],
+            controls=tuple(runs[1:]),
+            interrupted=True,
+            at=self._at,
+            notes=tuple(self._notes),
+        )
+
+
+def _plans(options: RetrainOptions, model: nn.Module) -> tuple[Plan, ...]:
+    """Returns the treatment and its controls; all take as many epochs."""
+    entry = methods.entry(options)
+    epochs = options.epochs or entry.epochs(model, options)
+    options = dataclasses.replace(options, epochs=epochs)
+    plans = [Plan(name=options.method, entry=entry, options=options)]
+    for text in dict.fromkeys((*options.controls, *entry.controls)):
+        own = methods.control(text, options)
+        plans.append(Plan(name=text, entry=methods.entry(own), options=own))
+    return tuple(plans)
+
+
+def _identity(
+    course: Course, model: nn.Module, options: RetrainOptions, around: Surroundings
+) -> dict[str, Any]:
+    """Returns what must be the same for a resumed training to be the same one."""
+    if around.folder is None:
+        return {}
+    asked = {
+        f"--{name.replace('_', '-')}": _plain(value)
+        for name, value in dataclasses.asdict(options).items()
+    }
+    feed = course.feed
+    return {
+        "model": type(model).__name__,
+        "tensors of the model": _summary(form(model)),
+        "weights of the model": digest(model)[:16],
+        **asked,
+        "data": feed.train.spec,
+        "training samples": feed.split.train,
+        "validation samples": feed.split.valid,
+        "samples of a step": feed.size,
+        "loss": course.loss.name,
+        "device": course.device.type,
+    }
+
+
+def _summary(lines: Sequence[str]) -> str:
+    text = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
+    return f"{len(lines)} ({text})"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _run_of(values: Mapping[str, Any]) -> Run:
+    epochs = tuple(epoch_of(epoch) for epoch in values["epochs"])
+    return Run(**{**values, "epochs": epochs, "notes": tuple(values["notes"])})

@@ -1,0 +1,60 @@
+"""Checks of what a training is asked, before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+from vgaudit.errors import BadConfig
+from vgaudit.retraining import Amp, RetrainOptions, Schedule
+from vgaudit.training import methods
+
+_LEAST: dict[str, float] = {
+    "epochs": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "patience": 1,
+    "most_skipped": 1,
+    "weight_decay": 0.0,
+}
+_SHARES = ("warmup", "valid_split", "momentum")
+
+
+def check(options: RetrainOptions) -> None:
+    """Refuses options that cannot be meant.
+
+    Raises:
+        BadConfig: with the value, and what would be right.
+    """
+    methods.entry(options)
+    for text in options.controls:
+        methods.control(text, options)
+    _check_numbers(options)
+    for name, known in (("schedule", get_args(Schedule)), ("amp", get_args(Amp))):
+        if getattr(options, name) not in known:
+            raise _wrong(name, getattr(options, name), f"one of {', '.join(known)}")
+    if options.patience is not None and not (options.valid_split or options.valid_data):
+        raise BadConfig(
+            "patience needs validation samples",
+            hint="leave --valid-split above 0, or give --valid-data",
+        )
+
+
+def _check_numbers(options: RetrainOptions) -> None:
+    for name, least in _LEAST.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value < math.inf:
+            raise _wrong(name, value, f"{least:g} or more")
+    for name in _SHARES:
+        value = getattr(options, name)
+        if not 0.0 <= value < 1.0:
+            raise _wrong(name, value, "a number from 0 to below 1")
+    for name in ("lr", "clip"):
+        value = getattr(options, name)
+        if value is not None and not 0.0 < value < math.inf:
+            raise _wrong(name, value, "a positive number")
+
+
+def _wrong(name: str, value: Any, wanted: str) -> BadConfig:
+    option = name.replace("_", "-")
+    return BadConfig(f"--{option} is {value}", hint=f"give {wanted}")

@@ -1,0 +1,109 @@
+"""Writing what was trained: bare weights, or converted ones with their recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vgaudit.conversion import Edit
+from vgaudit.errors import CannotWrite
+from vgaudit.plain import visible
+from vgaudit.treatments import Origin, save
+from vgaudit.treatments import recipe as recipes
+from vgaudit.treatments.steps import steps_of
+from vgaudit.treatments.writing import check_target, replacing
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Refuses a place where nothing can be written, before any training.
+
+    Raises:
+        CannotWrite: with the reason and the way out.
+    """
+    check_target(path, force=force)
+
+
+def write(
+    model: nn.Module, path: Path, *, origin: Origin, force: bool
+) -> tuple[str, ...]:
+    """Writes a trained model whole or not at all, and returns the files.
+
+    A model that was converted gets its recipe beside it; another one is bare
+    weights, to be opened with ``--arch``.
+
+    Raises:
+        CannotWrite: the place is taken or full, or the file reads back differently.
+    """
+    if path.suffix == ".pt" or steps_of(model):
+        kept = dataclasses.replace(origin, edits=_edits(origin))
+        files = save(model, path, origin=kept, force=force, check=_checks(model))
+        return tuple(str(file) for file in files)
+    check_target(path, force=force)
+    tensors = {name: _own(tensor) for name, tensor in _stored(model).items()}
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+        _compare(part, tensors)
+    return (str(path),)
+
+
+def _edits(origin: Origin) -> tuple[Edit, ...]:
+    """Returns what the conversion said it did, from the recipe of the source."""
+    beside = recipes.beside(Path(origin.spec)) if origin.spec else None
+    if origin.edits or beside is None or not beside.is_file():
+        return origin.edits
+    return recipes.parse(beside).edits
+
+
+def _stored(model: nn.Module) -> dict[str, Tensor]:
+    found = {}
+    for key, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise CannotWrite(
+                f"{visible(key)} is a {type(value).__name__}, which safetensors "
+                "cannot hold",
+                hint="give a name that ends in .pt, for the whole module",
+            )
+        found[key] = value
+    return found
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Returns a tensor that shares memory with no other: tied weights stand twice."""
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _checks(model: nn.Module) -> Callable[[Path], None]:
+    def check(part: Path) -> None:
+        wanted = {name: _own(tensor) for name, tensor in _stored(model).items()}
+        _compare(part, wanted, some=True)
+
+    return check
+
+
+def _compare(part: Path, wanted: dict[str, Tensor], *, some: bool = False) -> None:
+    """Reads a file back before it takes its place.
+
+    Raises:
+        CannotWrite: a tensor is not what it should be.
+    """
+    found = load_file(part)
+    if not some and found.keys() != wanted.keys():
+        raise CannotWrite("the written file lacks tensors", hint="try another disk")
+    for name, tensor in found.items():
+        same = tensor.dtype == wanted[name].dtype and torch.equal(
+            _bits(tensor), _bits(wanted[name])
+        )
+        if not same:
+            raise CannotWrite(
+                f"{visible(name)} reads back differently from what was written",
+                hint="try another disk",
+            )
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -1,0 +1,163 @@
+"""A retraining, whole: open, measure, train, measure again, compare, write."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vgaudit.errors import BadConfig, CannotRun
+from vgaudit.job import ScanJob
+from vgaudit.loading import LoadedModel
+from vgaudit.plain import visible
+from vgaudit.retraining import Progress, Retraining, RetrainOptions
+from vgaudit.training.campaign import USUAL_EVERY, Surroundings
+from vgaudit.training.checkpoint import RunFolder
+from vgaudit.training.opening import open_samples
+from vgaudit.training.options import check
+from vgaudit.training.output import check_output, write
+from vgaudit.training.task import Finished, Task, train
+from vgaudit.treatments import Origin, open_model
+from vgaudit.treatments.proof import architecture_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainJob:
+    """One retraining, whole.
+
+    Attributes:
+        scan: the model, its data, and how to measure.
+        options: how to train.
+        output: where to write; None writes nothing.
+        force: replace files that exist.
+        run_dir: folder of checkpoints; None for one beside ``output``.
+        resume: continue from there.
+        checkpoint_every: seconds between two checkpoints.
+        command: what was typed, for the recipe and the way to resume.
+    """
+
+    scan: ScanJob
+    options: RetrainOptions
+    output: str | None = None
+    force: bool = False
+    run_dir: str | None = None
+    resume: bool = False
+    checkpoint_every: float = USUAL_EVERY
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Who is told how far a retraining is, and may end it.
+
+    Attributes:
+        say: told each phase, and what the user should know.
+        report: told of every step.
+        stop: tells whether to end after this step.
+    """
+
+    say: Callable[[str], None] = lambda _sentence: None
+    report: Callable[[Progress], None] = lambda _progress: None
+    stop: Callable[[], bool] = lambda: False
+
+
+def retrain(job: RetrainJob, listener: Listener) -> Retraining:
+    """Loads a model, trains it, measures it before and after, and writes it.
+
+    Raises:
+        VgauditError: anything fails; then nothing was written but checkpoints.
+    """
+    check(job.options)
+    if job.output is not None:
+        check_output(Path(job.output), force=job.force)
+    folder = run_folder(job.output, job.run_dir, resume=job.resume, force=job.force)
+    listener.say("loading the model")
+    loaded = open_model(job.scan.spec, job.scan.load)
+    _check_finite(loaded)
+    listener.say("reading the data")
+    options = job.scan.data
+    samples = open_samples(loaded.module, options, loaded.example, listener.say)
+    valid = None
+    if job.options.valid_data is not None:
+        other = dataclasses.replace(options, data=job.options.valid_data)
+        valid = open_samples(loaded.module, other, loaded.example, listener.say)
+    task = Task(
+        model=loaded.module,
+        target=loaded.target,
+        samples=samples,
+        valid=valid,
+        loss=options.loss,
+        data=options,
+        probe=job.scan.probe,
+        options=job.options,
+    )
+    around = Surroundings(
+        folder=folder,
+        every=job.checkpoint_every,
+        resume=job.resume,
+        stop=listener.stop,
+        report=listener.report,
+        say=listener.say,
+    )
+    if folder is None:
+        return _written(job, loaded, train(task, around), listener)
+    with folder.held():
+        done = _written(job, loaded, train(task, around), listener)
+        if not done.early:
+            folder.clear()
+        return done
+
+
+def run_folder(
+    output: str | None, given: str | None, *, resume: bool, force: bool
+) -> RunFolder | None:
+    """Returns the folder of checkpoints: as given, or ``OUT.run`` beside the output.
+
+    Raises:
+        BadConfig: there is none to resume from, or it holds another training.
+    """
+    if given is None and output is None:
+        if resume:
+            raise BadConfig(
+                "--resume needs the folder of the checkpoints",
+                hint="give -o OUT as before, or --run-dir DIR",
+            )
+        return None
+    place = Path(given) if given is not None else Path(f"{Path(output or '')}.run")
+    folder = RunFolder(place)
+    if folder.holds_checkpoint() and not resume:
+        if not force:
+            raise BadConfig(
+                f"{visible(str(place))} holds an unfinished training",
+                hint="--resume continues it, --force begins anew",
+            )
+        folder.clear()
+    return folder
+
+
+def _check_finite(loaded: LoadedModel) -> None:
+    bad = loaded.target.nonfinite_weights
+    if bad:
+        raise CannotRun(
+            f"{len(bad)} weights are NaN or infinite, {visible(bad[0])} first",
+            hint="`vgaudit scan` names them all; train a checkpoint before they were",
+        )
+
+
+def _written(
+    job: RetrainJob, loaded: LoadedModel, done: Finished, listener: Listener
+) -> Retraining:
+    if job.output is None or done.retraining.early:
+        return done.retraining
+    listener.say("writing")
+    origin = Origin(
+        spec=job.scan.spec,
+        sha256=loaded.target.sha256,
+        architecture=architecture_of(job.scan, loaded.target),
+        model_args=tuple(job.scan.load.model_args.items()),
+        command=job.command,
+    )
+    path = Path(job.output)
+    files = write(done.model.cpu(), path, origin=origin, force=job.force)
+    return dataclasses.replace(done.retraining, written=files)

@@ -1,0 +1,212 @@
+"""Training one opened model: measure, train with controls, measure again, compare."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from vgaudit import data
+from vgaudit.data.batch import Batch, Loss
+from vgaudit.data.losses import check_labels
+from vgaudit.data.losses.outputs import own_loss
+from vgaudit.data.seeding import private_random
+from vgaudit.errors import BadConfig, CannotRun
+from vgaudit.flow import GradientFlow, Target
+from vgaudit.job import DataOptions, ProbeOptions
+from vgaudit.plain import visible
+from vgaudit.probe import probe
+from vgaudit.probe.run import parse_device
+from vgaudit.probe.state import untouched
+from vgaudit.retraining import Progress, Retraining, RetrainOptions
+from vgaudit.training import methods
+from vgaudit.training.campaign import Campaign, Surroundings, Trained
+from vgaudit.training.metrics import forward, metric_of
+from vgaudit.training.runner import Course
+from vgaudit.training.samples import Samples
+from vgaudit.training.split import Feed, feed
+from vgaudit.training.verdict import against
+from vgaudit.treatments import Measurement
+
+FEW = 100
+"""Validation samples below which the figures are called coarse."""
+
+_LOOK = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A model with its data, both opened.
+
+    Attributes:
+        model: trained in place. target: what is known of it.
+        samples: to train on. valid: to validate on, None for a share of ``samples``.
+        loss: a loss spec or function; None chooses by output and labels.
+        data: how many batches to measure on. probe: how to measure.
+        options: how to train.
+    """
+
+    model: nn.Module
+    target: Target
+    samples: Samples
+    options: RetrainOptions
+    valid: Samples | None = None
+    loss: Any = None
+    data: DataOptions = field(default_factory=DataOptions)
+    probe: ProbeOptions = field(default_factory=ProbeOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A trained model, and the record of its training."""
+
+    model: nn.Module
+    retraining: Retraining
+
+
+def train(task: Task, around: Surroundings) -> Finished:
+    """Measures, trains with controls, measures again, and compares.
+
+    Raises:
+        VgauditError: the options do not fit, or the model or a method fails.
+    """
+    options, device = task.options, parse_device(task.probe.device)
+    _check_device(options, device)
+    model = task.model.to(device)
+    fed = feed(
+        task.samples,
+        task.valid,
+        share=0.0 if task.valid is not None else options.valid_split,
+        size=options.batch_size,
+        seed=options.seed,
+    )
+    look = fed.look(task.data.batches, min(fed.size, _LOOK))
+    loss = _loss(task, model, look[0], device)
+    measurement = Measurement(look, fed.facts(), loss, task.probe)
+    around.say("measuring before")
+    before = measurement.audit(model, task.target)
+    prepared = methods.entry(options).prepare(model, look, options)
+    prepared.model.to(device)
+
+    def scan(trained: nn.Module) -> GradientFlow:
+        return probe(trained, look, loss=loss, options=task.probe)
+
+    course = Course(feed=fed, loss=loss, device=device, scan=scan, watcher=_Deaf())
+    around.say(f"training with {options.method}")
+    trained = Campaign(course, prepared, options, around).run()
+    record = _record(options, fed, loss, trained)
+    notes = (*prepared.notes, *record.notes)
+    if trained.interrupted:
+        early = _early(trained.at)
+        place = str(around.folder.path) if around.folder is not None else ""
+        done = dataclasses.replace(record, early=early, checkpoint=place, before=before)
+        return Finished(prepared.model, dataclasses.replace(done, notes=notes))
+    around.say("measuring after")
+    after = measurement.audit(
+        prepared.model, _target_after(task.target, prepared.model)
+    )
+    done = dataclasses.replace(record, before=before, after=after, notes=notes)
+    return Finished(prepared.model, done)
+
+
+class _Deaf:
+    """Stands for the watcher until the campaign takes its place."""
+
+    def step(self, progress: Progress) -> None:
+        """Does nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Does nothing."""
+
+
+def _check_device(options: RetrainOptions, device: torch.device) -> None:
+    if options.amp != "off" and device.type != "cuda":
+        raise BadConfig(
+            f"--amp {options.amp} is for CUDA, and the device is {device}",
+            hint="leave it out, or give --device cuda",
+        )
+
+
+def _loss(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> Loss:
+    """Returns the loss to train on, chosen by a first look at the outputs.
+
+    Raises:
+        CannotRun: there are no labels, or nothing fits.
+    """
+    if task.loss == "jacobian":
+        raise BadConfig("training needs a loss", hint="leave out --loss jacobian")
+    with untouched(model, device), private_random():
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        model.eval()
+        try:
+            output, labels = forward(model, batch, device)
+        except Exception as error:
+            text = (str(error).splitlines() or [""])[0]
+            raise CannotRun(
+                f"the model fails on its data: {type(error).__name__}: {visible(text)}",
+                hint="check the shape of the inputs; `vgaudit scan` names the layer",
+            ) from error
+        finally:
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+        labelled = labels is not None or own_loss(output) is not None
+        loss = data.resolve_loss(task.loss, labelled, first=(output, labels))
+        if loss is None:
+            raise CannotRun(
+                f"{task.samples.spec} has no labels, and training needs them",
+                hint="give (inputs, labels), or --loss output for a model with its own",
+            )
+        check_labels(output, labels, loss)
+    return data.settled(loss)
+
+
+def _record(
+    options: RetrainOptions, fed: Feed, loss: Loss, trained: Trained
+) -> Retraining:
+    metric = metric_of(loss) if len(fed.valid_rows) else ""
+    notes = [*fed.train.notes, *trained.notes]
+    if loss.note:
+        notes.append(loss.note)
+    notes += [f"skipped: {sentence}" for sentence in fed.train.skips.sentences()]
+    if 0 < len(fed.valid_rows) < FEW:
+        notes.append(
+            f"only {len(fed.valid_rows)} validation samples: figures are coarse"
+        )
+    finished = () if trained.interrupted else trained.controls
+    judged = [
+        against(trained.run, control, metric=metric, samples=len(fed.valid_rows))
+        for control in finished
+    ]
+    return Retraining(
+        options=options,
+        metric=metric,
+        loss=loss.name,
+        split=fed.split,
+        run=trained.run,
+        controls=trained.controls,
+        against=tuple(judged),
+        notes=tuple(notes),
+    )
+
+
+def _early(at: Progress | None) -> str:
+    if at is None:
+        return "interrupted before the first step"
+    return (
+        f"{at.run} was interrupted in epoch {at.epoch} of {at.epochs}, "
+        f"after {at.step:,} of {at.steps:,} steps"
+    )
+
+
+def _target_after(target: Target, model: nn.Module) -> Target:
+    parameters = list(model.parameters())
+    return dataclasses.replace(
+        target,
+        parameters=sum(p.numel() for p in parameters),
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        sha256=None,
+    )

@@ -1,0 +1,48 @@
+"""The numbers of a model, taken out and put back: parameters and all buffers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a copy of every parameter and buffer by name."""
+    return {name: tensor.detach().clone() for name, tensor in _tensors(model)}
+
+
+def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copies what ``snapshot`` returned into a model of the same form.
+
+    Raises:
+        KeyError: a tensor is missing.
+    """
+    with torch.no_grad():
+        for name, tensor in _tensors(model):
+            tensor.copy_(weights[name])
+
+
+def form(model: nn.Module) -> tuple[str, ...]:
+    """Returns name, shape and type of every tensor, as text."""
+    return tuple(
+        f"{name} {'x'.join(map(str, tensor.shape))} {tensor.dtype}"
+        for name, tensor in _tensors(model)
+    )
+
+
+def digest(model: nn.Module) -> str:
+    """Returns a hash over the values of a model."""
+    found = hashlib.sha256()
+    for name, tensor in _tensors(model):
+        found.update(name.encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        found.update(flat.numpy().tobytes())
+    return found.hexdigest()
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
