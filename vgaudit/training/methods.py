@@ -99,10 +99,10 @@ def _rate(value: str | None, text: str) -> float | None:
         ) from None
 
 
-def _with_activations(
+def with_activations(
     model: nn.Module, batches: Sequence[Batch], _options: RetrainOptions
 ) -> Prepared:
-    """Gives a model trainable activations, if it has none."""
+    """Returns a model with trainable activations: its own, or converted ones."""
     found = sum(isinstance(module, PiecewiseLinear) for module in model.modules())
     if found:
         note = f"trains {found} piecewise linear activations with the weights"
@@ -125,7 +125,7 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> BadConfig:
 
 
 _GRADIENT: dict[str, Entry] = {
-    "adact": Entry(build=optimizers.adam, prepare=_with_activations),
+    "adact": Entry(build=optimizers.adam, prepare=with_activations),
     "adam": Entry(build=optimizers.adam),
     "adamw": Entry(build=optimizers.adamw),
     "centred-adam": Entry(build=optimizers.centred_adam),
