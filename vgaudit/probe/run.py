@@ -74,12 +74,7 @@ def probe(
         # Loaded when asked for: an ordinary scan does without.
         from vgaudit.probe.deep import deepen
 
-        return dataclasses.replace(
-            flow,
-            deep=deepen(
-                ready, given, loss=loss, options=options, flow=flow, progress=say
-            ),
-        )
+        return deepen(flow, ready, batches=given, loss=loss, asked=(options, say))
 
 
 @dataclass(frozen=True, slots=True)
