@@ -98,7 +98,7 @@ def draw(flow: GradientFlow) -> Figure | None:
     more = f" The {len(shown)} worst of {total:,} are drawn." if total > MOST else ""
     return Figure(
         name="activations",
-        title="Activations",
+        title="Inputs and saturation",
         caption="Where the inputs of each activation lie, and what share of them is "
         "saturated: less than 5 % of the steepest slope is left there. Shaded: where "
         f"that begins, for sigmoid and tanh.{more}",
@@ -117,13 +117,12 @@ def scale(shown: Sequence[Row]) -> Linear | Asinh:
 
 
 def _row(row: Row, x: Linear | Asinh) -> str:
-    flow = row.flow
+    flow, kind = row.flow, visible(row.flow.kind, length=24)
     name = svg.element(
         "span",
         {"class": "name", "title": called(row.name)},
         svg.text(visible(row.name, length=40)),
-        " ",
-        svg.element("i", {}, svg.text(visible(flow.kind, length=24))),
+        *([" ", svg.element("i", {}, svg.text(kind))] if kind not in row.name else []),
     )
     return svg.element(
         "div", {"class": "row"}, name, _range(flow, row.name, x), _shares(row)
@@ -173,13 +172,12 @@ def _shares(row: Row) -> str:
                 svg.box(100 * left, 7, (100 * share, ROW - 14), kind=kind, tip="")
             )
         left += share
-    words = f"{percent(low)} low, {percent(high)} high, {percent(open_share)} between."
-    bar = svg.plot(ROW, "Saturated share", words, *marks)
-    state = percent(low + high)
-    if row.flow.dead_units:
-        state += f", {row.flow.dead_units:,} dead"
+    spoken = f"{percent(low)} low, {percent(high)} high, {percent(open_share)} between."
+    bar = svg.plot(ROW, "Saturated share", spoken, *marks)
     noun = "saturated" if row.flow.bounded else "off"
-    return bar + svg.element("b", {}, svg.text(f"{state} {noun}"))
+    dead = f", {row.flow.dead_units:,} dead" if row.flow.dead_units else ""
+    words = svg.element("b", {}, svg.text(f"{percent(low + high)} {noun}{dead}"))
+    return svg.element("div", {"class": "share"}, bar, words)
 
 
 def _grid(shown: Sequence[Row], total: int) -> Grid:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from vgaudit.flow import Cause, GradientFlow, TrunkStep
 from vgaudit.reports.charts import frame, svg
-from vgaudit.reports.charts.depth import Station, axis, labels, stations
+from vgaudit.reports.charts.depth import Station, axis, labels, shortened, stations
 from vgaudit.reports.charts.figure import Figure, Grid, Key, called, figure
 from vgaudit.reports.charts.scale import Linear, domain
 from vgaudit.rules.budget import NOUNS
-from vgaudit.rules.wording import count, decades
+from vgaudit.rules.wording import count
 
 MOST = 48
 """Bars that stay legible on a narrow page; of deeper nets, a bar is several layers."""
@@ -36,6 +36,9 @@ CAUSES: tuple[Cause, ...] = (
     "reshape",
     "other",
 )
+
+
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def draw(flow: GradientFlow, *, reach: tuple[float, float] = LEAST) -> Figure | 
         _drawn(bar, (at(bar.station.far), at(bar.station.near)), y) for bar in found
     ]
     middles = [(at(bar.station.far) + at(bar.station.near)) / 2 for bar in found]
-    names = labels([_axis_name(bar.station) for bar in found], middles, HEIGHT + 16)
+    names = labels([bar.station.first for bar in found], middles, HEIGHT + 16)
     picture = svg.plot(
         HEIGHT,
         "Gradient budget",
@@ -164,18 +167,19 @@ def _worst(found: Sequence[Bar], middles: Sequence[float], y: Linear) -> str:
     gain = found[i].station.gain
     if not gain < -0.3:
         return ""
-    words = f"{_axis_name(found[i].station)} {_signed(gain, 1)}"
-    top = y(found[i].station.start) - 7
-    anchor = "start" if middles[i] < 20 else "end" if middles[i] > 80 else "middle"
-    return svg.label(words, middles[i], max(top, 9), kind="mark", anchor=anchor)
+    station = found[i].station
+    words = f"{shortened(station.first)} {_signed(gain, 1)}"
+    # The stairs rise to the right: above a bar there is room on its left, below it
+    # on its right.
+    if middles[i] >= 35:
+        return svg.label(
+            words, middles[i], y(station.start) - 7, kind="mark", anchor="end"
+        )
+    return svg.label(words, middles[i], y(station.end) + 15, kind="mark")
 
 
 def _rank(gain: float) -> float:
     return math.inf if math.isnan(gain) else gain
-
-
-def _axis_name(station: Station) -> str:
-    return station.first
 
 
 def _signed(value: float, digits: int = 2) -> str:
@@ -248,12 +252,11 @@ def _of(bar: Bar, cause: Cause) -> float | None:
 
 
 def lost(value: float) -> str:
-    """Returns ``one part in 4,000`` for −3.6 decades, in words."""
+    """Returns ``one part in 4,000`` for −3.6 decades; nothing above −1."""
     if not math.isfinite(value) or value > -1:
         return ""
     if value < -12:
-        return f"one part in 10^{decades(-value)}"
+        return f"one part in 10{str(round(-value)).translate(_RAISED)}"
     size = 10.0 ** round(-value, 1)
-    digits = max(0, int(math.log10(size)))
-    rounded = round(size / 10**digits) * 10**digits
-    return f"one part in {rounded:,}"
+    first = 10 ** int(math.log10(size) + 1e-9)
+    return f"one part in {round(size / first) * first:,}"

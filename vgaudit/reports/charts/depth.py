@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -78,24 +78,31 @@ def axis(flow: GradientFlow) -> Depth:
 
 def stations(flow: GradientFlow, *, most: int) -> tuple[Station, ...]:
     """Returns the trunk in at most ``most`` stations, nearest the input first."""
-    ends = [*(step.attenuation.value for step in flow.trunk[1:]), 0.0]
-    pairs = list(zip(flow.trunk, ends, strict=True))
+    ends = (*(step.attenuation.value for step in flow.trunk[1:]), 0.0)
+    pairs = list(zip(flow.trunk, ends, strict=False))
     total = axis(flow).layers
     width = max(1, math.ceil(total / most))
     groups = [list(run) for _, run in groupby(pairs, lambda p: p[0].depth // width)]
+    heads = {x.depth: x.path for x in flow.layers if x.weighted and x.trunk}
     found: list[Station] = []
     far = total
     for group in groups:
         near = group[-1][0].depth
-        found.append(_station([step for step, _ in group], group[-1][1], (near, far)))
+        steps = [step for step, _ in group]
+        found.append(_station(steps, group[-1][1], reach=(near, far), heads=heads))
         far = near
     return tuple(found)
 
 
 def _station(
-    steps: Sequence[TrunkStep], start: float, reach: tuple[int, int]
+    steps: Sequence[TrunkStep],
+    start: float,
+    *,
+    reach: tuple[int, int],
+    heads: Mapping[int | None, str],
 ) -> Station:
-    names = [_name(list(run)) for _, run in groupby(steps, lambda step: step.depth)]
+    runs = groupby(steps, lambda step: step.depth)
+    names = [_name(list(run), heads.get(depth)) for depth, run in runs]
     end = steps[0].attenuation
     return Station(
         first=names[0],
@@ -110,13 +117,19 @@ def _station(
     )
 
 
-def _name(steps: Sequence[TrunkStep]) -> str:
-    """Returns the name of the weight layer among the steps of one depth."""
+def _name(steps: Sequence[TrunkStep], head: str | None) -> str:
+    """Returns the name of what the steps of one depth belong to.
+
+    Args:
+        steps: of one depth.
+        head: the weight layer of the trunk at that depth. Nothing passes through
+            the weights of the last one, but what follows it is named after it.
+    """
     for cause in MAIN:
         named = next((step for step in steps if step.cause == cause), None)
         if named is not None:
             return named.layer or named.name
-    return steps[0].layer or steps[0].name
+    return head or steps[0].layer or steps[0].name
 
 
 def nodes(flow: GradientFlow) -> tuple[tuple[float, TrunkStep], ...]:

@@ -24,7 +24,7 @@ def levels(y: Linear, *, unit: str = "", most: int = 6) -> str:
         marks.append(svg.line((0, place), (100, place), kind=kind))
         marks.append(svg.outside(tick(value), -8, place + 4))
     if unit:
-        attributes = {"x": "-8", "y": "-8", "text-anchor": "end", "class": "t unit"}
+        attributes = {"x": "-46", "y": "-9", "class": "t"}
         marks.append(svg.element("text", attributes, svg.text(unit)))
     return "".join(marks)
 

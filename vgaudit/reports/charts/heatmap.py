@@ -151,10 +151,7 @@ def _epoch_names(found: Cells, height: float) -> str:
 def _keys(found: Cells) -> tuple[Key, ...]:
     present = {kind(value) for values in found.values for value in values}
     words = [f"below {figure(EDGES[0], 1)}"]
-    words += [
-        f"{figure(a, 1)} to {figure(b, 1)}"
-        for a, b in itertools.pairwise(EDGES)
-    ]
+    words += [f"{figure(a, 1)} to {figure(b, 1)}" for a, b in itertools.pairwise(EDGES)]
     words.append(f"above {figure(EDGES[-1], 1)}")
     keys = [Key(f"h-{i}", text) for i, text in enumerate(words) if f"h-{i}" in present]
     return (*keys, *([Key(NONE, "exactly zero")] if NONE in present else []))

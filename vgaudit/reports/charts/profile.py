@@ -92,8 +92,9 @@ def limits(thresholds: Mapping[str, float], optimizer: str) -> tuple[Limit, ...]
         ("exploding-gradient", "above"),
     ):
         for level in ("error", "warning"):
-            value = thresholds.get(f"{rule}.{optimizer}_{level}")
-            if value is not None and math.isfinite(value):
+            own, shared = f"{rule}.{optimizer}_{level}", f"{rule}.{level}"
+            value = thresholds.get(own, thresholds.get(shared, math.nan))
+            if math.isfinite(value):
                 words = f"{level} {beyond} {figure(value, 1)} under {optimizer}"
                 found.append(Limit(value, words, f"limit-{level}"))
     return tuple(found)
