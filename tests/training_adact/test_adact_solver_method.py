@@ -1,4 +1,4 @@
-"""The three steps behind the protocol of methods: what they take and what they write."""
+"""The three steps behind the protocol of methods: what they take and write."""
 
 from __future__ import annotations
 

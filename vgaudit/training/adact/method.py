@@ -1,4 +1,4 @@
-"""The three-step algorithm as a method of training: ``adact`` by ``--solver classic``."""
+"""The three steps as a method of training: ``adact`` by ``--solver classic``."""
 
 from __future__ import annotations
 
