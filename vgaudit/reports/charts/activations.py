@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from vgaudit.flow import ActivationFlow, GradientFlow, Moments
 from vgaudit.plain import visible
 from vgaudit.reports.charts import frame, svg
+from vgaudit.reports.charts.depth import shortened
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
 from vgaudit.reports.charts.scale import Asinh, Linear, domain
 from vgaudit.rules.wording import percent
@@ -121,7 +122,7 @@ def _row(row: Row, x: Linear | Asinh) -> str:
     name = svg.element(
         "span",
         {"class": "name", "title": called(row.name)},
-        svg.text(visible(row.name, length=40)),
+        svg.text(shortened(row.name, 30)),
         *([" ", svg.element("i", {}, svg.text(kind))] if kind not in row.name else []),
     )
     return svg.element(

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from vgaudit.flow import Cause, GradientFlow, TrunkStep
 from vgaudit.reports.charts import frame, svg
-from vgaudit.reports.charts.depth import Station, axis, labels, shortened, stations
+from vgaudit.reports.charts.depth import (
+    Depth,
+    Station,
+    axis,
+    labels,
+    shortened,
+    stations,
+)
 from vgaudit.reports.charts.figure import Figure, Grid, Key, called, figure
 from vgaudit.reports.charts.scale import Linear, domain
 from vgaudit.rules.budget import NOUNS
@@ -23,6 +30,9 @@ LEAST = (-4.0, 0.4)
 
 GAP = 0.16
 """Share of a bar's room that stays empty."""
+
+WIDEST = 16.0
+"""Percent of the plot that one bar takes at most, with its gains beside it."""
 
 CAUSES: tuple[Cause, ...] = (
     "activation",
@@ -90,9 +100,7 @@ def draw(flow: GradientFlow, *, reach: tuple[float, float] = LEAST) -> Figure | 
         return None
     y = scale(found, reach)
     at = axis(flow)
-    marks = [
-        _drawn(bar, (at(bar.station.far), at(bar.station.near)), y) for bar in found
-    ]
+    marks = [_drawn(bar, _edges(bar, at), y) for bar in found]
     middles = [(at(bar.station.far) + at(bar.station.near)) / 2 for bar in found]
     names = labels([bar.station.first for bar in found], middles, HEIGHT + 16)
     picture = svg.plot(
@@ -100,6 +108,7 @@ def draw(flow: GradientFlow, *, reach: tuple[float, float] = LEAST) -> Figure | 
         "Gradient budget",
         _described(flow, found),
         frame.levels(y, unit="decades"),
+        _joints(found, at, y),
         *marks,
         _worst(found, middles, y),
         names,
@@ -130,23 +139,38 @@ def _levels(bar: Bar) -> list[float]:
     return found
 
 
+def _edges(bar: Bar, at: Depth) -> tuple[float, float]:
+    """Returns the sides of a bar: narrower than its room, and never very wide."""
+    left, right = at(bar.station.far), at(bar.station.near)
+    middle, half = (left + right) / 2, (right - left) * (1 - GAP) / 2
+    widest = WIDEST if bar.gains and bar.losses else WIDEST / 2
+    half = min(half, widest / 2)
+    return middle - half, middle + half
+
+
+def _joints(found: Sequence[Bar], at: Depth, y: Linear) -> str:
+    """Returns hairlines from each bar to the next one towards the input."""
+    sides = [_edges(bar, at) for bar in found]
+    ends = [0.0, *(right for _, right in sides[:-1])]
+    return "".join(
+        svg.line((end, y(bar.station.end)), (left, y(bar.station.end)), kind="joint")
+        for bar, (left, _), end in zip(found, sides, ends, strict=True)
+        if math.isfinite(bar.station.end)
+    )
+
+
 def _drawn(bar: Bar, place: tuple[float, float], y: Linear) -> str:
     """Returns the bar: losses on the output's side, gains beside them."""
     left, right = place
-    room = right - left
-    left, right = left + room * GAP / 2, right - room * GAP / 2
-    split = 0.5 if bar.gains and bar.losses else 1.0
-    middle = right - (right - left) * split
+    middle = (left + right) / 2 if bar.gains and bar.losses else left
     marks, level = [], bar.station.start
     for part in bar.losses:
         marks.append(_part(part, level, (middle, right), y))
         level += part.decades
-    edge = (left, middle) if bar.losses else (left, right)
     for part in bar.gains:
+        edge = (left, middle) if bar.losses else (left, right)
         marks.append(_part(part, level, edge, y))
         level += part.decades
-    bottom = y(bar.station.end)
-    marks.append(svg.line((place[0], bottom), (middle, bottom), kind="joint"))
     here, after = _signed(bar.station.gain), figure(bar.station.end)
     tip = f"{called(bar.station.name)}: {here} decades, {after} in all"
     return svg.element("g", {}, svg.element("title", {}, svg.text(tip)), *marks)

@@ -20,7 +20,10 @@ WIDE, NARROW = 1000.0, 300.0
 LETTER = 6.6
 """Pixels of one letter of a label, rather more than less."""
 
-LABEL = 18
+EDGE = 6.0
+"""Percent from either side within which a label is set inwards."""
+
+LABEL = 22
 """The longest label of an axis."""
 
 
@@ -148,10 +151,12 @@ def nodes(flow: GradientFlow) -> tuple[tuple[float, TrunkStep], ...]:
     return tuple(found)
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, length: int = LABEL) -> str:
     """Returns the end of a name, which tells layers apart, as an axis shows it."""
     shown = visible(name)
-    return shown if len(shown) <= LABEL else f"…{shown[1 - LABEL :]}"
+    while len(shown) > length and "." in shown:
+        shown = shown.partition(".")[2]
+    return shown if len(shown) <= length else f"…{shown[1 - length :]}"
 
 
 def labels(names: Sequence[str], places: Sequence[float], y: float) -> str:
@@ -170,10 +175,15 @@ def labels(names: Sequence[str], places: Sequence[float], y: float) -> str:
     many = sorted(_fitting(shown, places, WIDE, few))
     marks = []
     for i in many:
-        anchor = "start" if places[i] < 4 else "end" if places[i] > 96 else "middle"
         kind = "t" if i in few else "t w"
+        anchor = _anchor(places[i])
         marks.append(svg.label(shown[i], places[i], y, kind=kind, anchor=anchor))
     return "".join(marks)
+
+
+def _anchor(place: float) -> str:
+    """Returns how a label is set so that it does not stick out of the plot."""
+    return "start" if place < EDGE else "end" if place > 100 - EDGE else "middle"
 
 
 def _fitting(
@@ -185,9 +195,9 @@ def _fitting(
     for i in dict.fromkeys([*sorted(taken), 0, last, *range(len(names))]):
         if i < 0 or not names:
             continue
-        middle, half = places[i] / 100 * width, len(names[i]) * LETTER / 2 + 4
-        middle = min(max(middle, half), width - half)
-        span = (middle - half, middle + half)
+        at, wide = places[i] / 100 * width, len(names[i]) * LETTER
+        left = at - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[_anchor(places[i])]
+        span = (left - 4, left + wide + 4)
         if i in taken or all(span[1] <= a or span[0] >= b for a, b in spans):
             spans.append(span)
             yield i

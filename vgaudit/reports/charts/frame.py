@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from vgaudit.reports.charts import svg
 from vgaudit.reports.charts.figure import tick
 from vgaudit.reports.charts.scale import Asinh, Linear
@@ -58,17 +56,14 @@ def named(words: str, height: float) -> str:
 
 
 def limit(y: Linear, value: float, words: str, *, kind: str) -> str:
-    """Returns a dashed line at a limit with its name above its left end."""
+    """Returns a dashed line at a limit with its name.
+
+    Profiles fall to the left: below 0 the name stands above the line's left end,
+    above 0 at its right end, that of a warning under it.
+    """
     place = y(value)
-    return svg.line((0, place), (100, place), kind=kind) + svg.label(
-        words, 0.6, place - 5, kind=f"{kind} words"
-    )
-
-
-def ends(series: Sequence[tuple[str, float, float]], *, kinds: Sequence[str]) -> str:
-    """Returns names at the right ends of lines: name, percent, pixels of each."""
-    marks = [
-        svg.label(name, x, y, kind=f"{kind} words", anchor="end")
-        for (name, x, y), kind in zip(series, kinds, strict=True)
-    ]
-    return "".join(marks)
+    line = svg.line((0, place), (100, place), kind=kind)
+    if value <= 0:
+        return line + svg.label(words, 0.6, place - 5, kind=f"{kind} words")
+    under = place + (14 if kind == "limit-warning" else -5)
+    return line + svg.label(words, 99.4, under, kind=f"{kind} words", anchor="end")

@@ -177,19 +177,14 @@ def _band(line: Sequence[Point], y: Linear) -> str:
 
 
 def _zeros(line: Sequence[Point], y: Linear) -> str:
-    """Returns a mark where the gradient is exactly zero, or no number at all."""
-    marks = [
-        svg.label(
-            "0" if point.value < 0 else "?",
-            point.x,
-            y(y.low) - 4,
-            kind="mark",
-            anchor="middle",
-        )
-        for point in line
-        if not math.isfinite(point.value)
-    ]
-    return "".join(marks[:40])
+    """Returns a word where the gradient is exactly zero, or no number at all."""
+    first = next((p for p in line if not math.isfinite(p.value)), None)
+    if first is None:
+        return ""
+    words = "not a number" if math.isnan(first.value) else "zero gradient"
+    if first.value > 0:
+        words = "infinite"
+    return svg.label(words, first.x, y(y.low) - 8, kind="mark")
 
 
 def _shade(marked: Sequence[Limit], y: Linear) -> str:

@@ -158,11 +158,20 @@ def _lead(flow: GradientFlow) -> str:
             f"At the weight layer farthest from the output, {percent(10**value)} of "
             "the output’s gradient is left."
         )
-    times = number(10.0 ** min(value, 300.0))
     return (
-        f"At the weight layer farthest from the output, it is {times} times as large "
-        "as there."
+        f"It grows {_fold(value)} on its way to the weight layer that is farthest from "
+        "the output."
     )
+
+
+def _fold(decades_gained: float) -> str:
+    """Returns ``twofold`` in figures: ``7.1-fold``, ``75,000-fold``."""
+    if decades_gained > 9:
+        return f"by {decades(decades_gained)} powers of ten"
+    size = 10.0**decades_gained
+    digits = 1 if size < 10 else 0
+    unit = 10 ** max(int(decades_gained) - 1, 0)
+    return f"{round(size / unit, digits) * unit:,.{digits}f}-fold"
 
 
 def _figures(report: Report, audit: Audit) -> Iterator[Stated]:
@@ -170,10 +179,11 @@ def _figures(report: Report, audit: Audit) -> Iterator[Stated]:
     if flow.attenuation is not None:
         interval = flow.attenuation
         spread = f"95 %: {figure(interval.lo)} to {figure(interval.hi)}"
-        note = spread if interval.n > 1 else "one measurement"
+        known = math.isfinite(interval.lo) and math.isfinite(interval.hi)
+        note = spread if interval.n > 1 and known else ""
         yield Stated("left at the input, decades", figure(interval.value), note)
     per_layer = flow.decades_per_layer
-    if per_layer is not None:
+    if per_layer is not None and math.isfinite(per_layer):
         layers = count(flow.weight_layers, "weight layer")
         yield Stated("decades a layer", figure(per_layer), layers)
     worst = flow.worst_step
