@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vgaudit.findings import Report
-from vgaudit.reports import csv, github, json, junit, markdown, sarif, suites, text
+from vgaudit.reports import (
+    csv,
+    github,
+    html,
+    json,
+    junit,
+    markdown,
+    sarif,
+    suites,
+    text,
+)
 from vgaudit.suite import Suite
 
 __all__ = ["REPORTS", "SUITES", "Render", "RenderSuite"]
@@ -22,6 +32,7 @@ REPORTS: dict[str, Render] = {
     "json": json.render,
     "text": text.render,
     "markdown": markdown.render,
+    "html": html.render,
     "sarif": sarif.render,
     "junit": junit.render,
     "github": github.render,
@@ -32,6 +43,7 @@ SUITES: dict[str, RenderSuite] = {
     "json": suites.render_suite_json,
     "text": suites.render_suite_text,
     "markdown": markdown.render_suite,
+    "html": html.render_suite,
     "sarif": sarif.render_suite,
     "junit": junit.render_suite,
     "github": github.render_suite,

@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
+from vgaudit.compare import Comparison
+from vgaudit.conversion import Conversion
 from vgaudit.findings import Report
-from vgaudit.reports.html import page, scan
+from vgaudit.reports.html import change, page, scan, suite
+from vgaudit.reports.html.change import Sides
+from vgaudit.reports.html.page import Page
+from vgaudit.retraining import Retraining
+from vgaudit.suite import Suite
 
-__all__ = ["fragment", "render"]
+__all__ = [
+    "Page",
+    "compared",
+    "converted",
+    "render",
+    "render_suite",
+    "retrained",
+    "scanned",
+]
 
 
 def render(report: Report) -> str:
     """Returns the report as an HTML page."""
+    return scanned(report).document()
+
+
+def render_suite(reports: Suite) -> str:
+    """Returns several reports as one HTML page."""
+    view = suite.view(reports)
+    title = f"{view.status}: {view.headline}"
+    return Page(title, page.filled("suite.html", view)).document()
+
+
+def scanned(report: Report) -> Page:
+    """Returns one scan, for a file or a notebook."""
     view = scan.view(report)
-    return page.document(f"{view.status}: {view.target}", page.body("scan.html", view))
+    return Page(f"{view.status}: {view.target}", page.filled("scan.html", view))
 
 
-def fragment(report: Report) -> str:
-    """Returns the report as HTML for a notebook's cell."""
-    return page.fragment(page.body("scan.html", scan.view(report)))
+def compared(
+    found: Comparison, before: Report | None = None, after: Report | None = None
+) -> Page:
+    """Returns a comparison; with both reports, its pictures too."""
+    sides = Sides(
+        before=before.audit if before is not None else None,
+        after=after.audit if after is not None else None,
+        thresholds=after.thresholds if after is not None else {},
+        optimizer=after.optimizer if after is not None else "sgd",
+    )
+    return _changed(change.comparison(found, sides))
+
+
+def converted(done: Conversion, found: Comparison | None = None) -> Page:
+    """Returns a conversion with its proof."""
+    return _changed(change.conversion(done, found))
+
+
+def retrained(done: Retraining, found: Comparison | None = None) -> Page:
+    """Returns a training with its controls and its proof."""
+    return _changed(change.retraining(done, found))
+
+
+def _changed(view: change.View) -> Page:
+    return Page(f"{view.status}: {view.target}", page.filled("change.html", view))

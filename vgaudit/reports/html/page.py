@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from typing import TYPE_CHECKING
 
 from vgaudit.plain import visible
 from vgaudit.reports.charts.budget import CAUSES
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 PAGE_STYLE = (
     "html{background:#fdfdfc}body{margin:0}"
@@ -28,28 +30,36 @@ LIGHT = '.vgaudit:is(body[data-jp-theme-light="true"] *, body.vscode-light *)'
 _DARK_RULE = "@media screen and (prefers-color-scheme: dark) {"
 
 
-def document(title: str, body: str) -> str:
-    """Returns a whole HTML page that needs nothing but itself."""
-    styles = (PAGE_STYLE, style())
-    return (
-        environment()
-        .get_template("page.html")
-        .render(
-            title=visible(title),
-            body=body,
-            style=styles[1],
-            page_style=styles[0],
-            digests=" ".join(f"'sha256-{_digest(text)}'" for text in styles),
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The body of a report and its title.
+
+    Attributes:
+        title: of the document.
+        body: trusted markup, filled by this package's templates.
+    """
+
+    title: str
+    body: str
+
+    def document(self) -> str:
+        """Returns a whole HTML page that needs nothing but itself."""
+        template = environment().get_template("page.html")
+        return template.render(
+            title=f"vgaudit: {visible(self.title)}",
+            body=self.body,
+            style=style(),
+            page_style=PAGE_STYLE,
+            digests=" ".join(f"'sha256-{_digest(x)}'" for x in (PAGE_STYLE, style())),
         )
-    )
+
+    def fragment(self) -> str:
+        """Returns the body for a notebook's cell, which brings its style along."""
+        look = f"<style>{style()}{_themes()}</style>"
+        return f'{look}<div class="vgaudit">{self.body}</div>'
 
 
-def fragment(body: str) -> str:
-    """Returns a body for a notebook, which brings its style along."""
-    return f'<style>{style()}{_themes()}</style><div class="vgaudit">{body}</div>'
-
-
-def body(template: str, view: Any) -> str:
+def filled(template: str, view: object) -> str:
     """Returns a template filled with a view."""
     return environment().get_template(template).render(view=view)
 
@@ -63,6 +73,8 @@ def style() -> str:
 @cache
 def environment() -> Environment:
     """Returns the templates; what they are given is escaped unless it is a chart."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     return Environment(
         loader=PackageLoader("vgaudit.reports.html"),
         autoescape=True,

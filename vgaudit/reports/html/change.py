@@ -1,0 +1,291 @@
+"""What a treatment changed, as a page: comparisons, conversions and trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vgaudit import __version__
+from vgaudit.compare import Comparison, Figures
+from vgaudit.conversion import Conversion
+from vgaudit.findings import Finding
+from vgaudit.flow import Audit
+from vgaudit.plain import visible
+from vgaudit.reports.charts import heatmap, learning, overlay, profile
+from vgaudit.reports.charts.figure import Figure, Grid, called, figure
+from vgaudit.reports.html.findings import Shown, shown
+from vgaudit.reports.transport import line_of
+from vgaudit.retraining import Against, Retraining
+from vgaudit.rules.wording import count, number, percent
+
+MOST = 60
+"""Rows of edits, refusals and findings; the JSON document has them all."""
+
+MOST_HEATMAPS = 4
+
+VERDICTS = {
+    "better": "Healthier after",
+    "same": "Nothing changed",
+    "worse": "Worse after",
+    "mixed": "Some better, some worse",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with a heading of its own."""
+
+    title: str
+    grid: Grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One section of the page.
+
+    Attributes:
+        title: its heading.
+        text: one sentence, or empty.
+        charts: one below the other.
+        pair: charts side by side.
+        tables: open tables.
+        findings: in words.
+    """
+
+    title: str
+    text: str = ""
+    charts: tuple[Figure, ...] = ()
+    pair: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    findings: tuple[Shown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """All that the template of a change shows."""
+
+    version: str = __version__
+    target: str
+    status: str
+    mark: str
+    headline: str
+    lead: str
+    blocks: tuple[Block, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """The scans before and after, and the limits to draw in their profiles."""
+
+    before: Audit | None = None
+    after: Audit | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    optimizer: str = "sgd"
+
+
+def comparison(found: Comparison, sides: Sides) -> View:
+    """Returns the page of two reports side by side."""
+    target = sides.after or sides.before
+    return View(
+        target=visible(target.target.spec) if target is not None else "",
+        status=found.verdict,
+        mark=found.verdict,
+        headline=_moved(found),
+        lead=_counted(found),
+        blocks=(*_compared(found, sides), *_findings(found)),
+    )
+
+
+def conversion(done: Conversion, found: Comparison | None) -> View:
+    """Returns the page of a conversion with its proof."""
+    sides = Sides(before=done.before, after=done.after)
+    edits, refused = len(done.edits), len(done.refusals)
+    outputs = (
+        "Every output is bit-equal to what it was."
+        if done.preserved
+        else f"Outputs changed by up to {number(done.max_abs_diff)}, where the largest "
+        f"was {number(done.output_scale)}."
+    )
+    counted = f"{count(edits, 'edit')}, {count(refused, 'activation')} left as it was"
+    blocks = [Block(title="What was changed", tables=tuple(_changes(done)))]
+    if found is not None:
+        blocks = [*_compared(found, sides), *blocks, *_findings(found)]
+    target = done.before.target.spec if done.before is not None else ""
+    return View(
+        target=visible(target),
+        status=f"converted to {done.options.to}",
+        mark=found.verdict if found is not None else "same",
+        headline=_moved(found) if found is not None else f"{counted}.".capitalize(),
+        lead=f"{counted}. {outputs}",
+        blocks=tuple(blocks),
+        notes=_notes(done.notes, done.written),
+    )
+
+
+def retraining(done: Retraining, found: Comparison | None) -> View:
+    """Returns the page of a training: its curves, its controls and its proof."""
+    runs = (done.run, *done.controls)
+    drawn = (learning.draw(runs, metric=done.metric),)
+    maps = tuple(heatmap.draw(run) for run in runs[:MOST_HEATMAPS])
+    blocks = [
+        Block(
+            title="Training",
+            charts=tuple(chart for chart in (*drawn, *maps) if chart is not None),
+            tables=tuple(_against(done)),
+        )
+    ]
+    if found is not None:
+        sides = Sides(before=done.before, after=done.after)
+        blocks = [*_compared(found, sides), *blocks, *_findings(found)]
+    target = done.before.target.spec if done.before is not None else ""
+    stopped = f" Stopped: {visible(done.run.stopped)}." if done.run.stopped else ""
+    return View(
+        target=visible(target),
+        status=f"trained with {visible(done.run.name)}",
+        mark=found.verdict if found is not None else "same",
+        headline=_moved(found) if found is not None else _trained(done),
+        lead=f"{_trained(done)} {visible(done.split.how).capitalize()}.{stopped}",
+        blocks=tuple(blocks),
+        notes=_notes((*done.run.notes, *done.notes), done.written),
+    )
+
+
+def _moved(found: Comparison) -> str:
+    """Returns the verdict with the attenuation on both sides."""
+    words = VERDICTS[found.verdict]
+    old, new = found.before.attenuation, found.after.attenuation
+    if old is None or new is None:
+        return f"{words}."
+    return f"{words}: {figure(old, 1)} decades before, {figure(new, 1)} after."
+
+
+def _counted(found: Comparison) -> str:
+    parts = (
+        (found.gone, "gone"),
+        (found.new, "new"),
+        (found.kept, "kept"),
+    )
+    return ", ".join(f"{count(len(x), 'finding')} {what}" for x, what in parts) + "."
+
+
+def _compared(found: Comparison, sides: Sides) -> Iterator[Block]:
+    charts: tuple[Figure, ...] = ()
+    pair: tuple[Figure, ...] = ()
+    if sides.before is not None and sides.after is not None:
+        limits = profile.limits(sides.thresholds, sides.optimizer)
+        old, new = sides.before.flow, sides.after.flow
+        both = overlay.profiles(old, new, limits)
+        charts = (both,) if both is not None else ()
+        pair = overlay.budgets((("before", old), ("after", new)))
+    rows = tuple(_rows(found.before, found.after))
+    figures = Grid(("", "#before", "#after"), rows)
+    yield Block(
+        title="Before and after",
+        tables=(Table("", figures),),
+        charts=charts,
+    )
+    if pair:
+        yield Block(
+            title="Gradient budget",
+            text="On one scale: decades that the gradient loses on its way to the "
+            "input, from right to left. Hollow parts give gradient back.",
+            pair=pair,
+        )
+
+
+def _rows(a: Figures, b: Figures) -> Iterator[tuple[str, str, str]]:
+    yield "status", a.status, b.status
+    yield "attenuation, decades", figure(a.attenuation), figure(b.attenuation)
+    yield "max/min gradient over layers, decades", figure(a.spread), figure(b.spread)
+    yield "most saturated activation", _share(a.saturated), _share(b.saturated)
+    yield "output varies by", _share(a.variation), _share(b.variation)
+    yield "errors", f"{a.errors:,}", f"{b.errors:,}"
+    yield "warnings", f"{a.warnings:,}", f"{b.warnings:,}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _findings(found: Comparison) -> Iterator[Block]:
+    groups = (
+        ("New findings", found.new),
+        ("Findings that are gone", found.gone),
+        ("Findings that stayed", found.kept),
+    )
+    for title, findings in groups:
+        if findings:
+            yield Block(title=title, findings=_few(findings), text=_more(findings))
+
+
+def _few(findings: Sequence[Finding]) -> tuple[Shown, ...]:
+    return tuple(shown(finding) for finding in findings[:MOST])
+
+
+def _more(findings: Sequence[Finding]) -> str:
+    more = len(findings) - MOST
+    return f"The first {MOST} of {len(findings):,}." if more > 0 else ""
+
+
+def _changes(done: Conversion) -> Iterator[Table]:
+    if done.edits:
+        rows = tuple(
+            (
+                called(edit.path or next(iter(edit.activations), "the model")),
+                called(edit.kind),
+                visible(edit.change, length=300),
+            )
+            for edit in done.edits[:MOST]
+        )
+        columns = ("layer", "was", "change")
+        yield Table("Edits", Grid(columns, rows, _rest(len(done.edits))))
+    if done.refusals:
+        rows = tuple(
+            (
+                called(refusal.path),
+                called(refusal.kind),
+                line_of(refusal.source) if refusal.source is not None else "–",
+                visible(refusal.reason, length=300),
+            )
+            for refusal in done.refusals[:MOST]
+        )
+        columns = ("activation", "kind", "at", "why it was left")
+        rest = _rest(len(done.refusals))
+        yield Table("Left as they were (VG701)", Grid(columns, rows, rest))
+
+
+def _rest(total: int) -> str:
+    return f"{total - MOST:,} more: --format json has all" if total > MOST else ""
+
+
+def _trained(done: Retraining) -> str:
+    epochs = done.run.epochs
+    last = epochs[-1] if epochs else None
+    steps = f", {count(last.steps, 'step')}" if last is not None else ""
+    trained = count(last.number if last is not None else 0, "epoch")
+    samples = count(done.split.train, "sample")
+    return f"{trained}{steps} on {samples}; epoch {done.run.best} was kept."
+
+
+def _against(done: Retraining) -> Iterator[Table]:
+    if done.against:
+        unit = called(done.metric) or "validation loss"
+        columns = ("control", "the treatment is", f"#difference in {unit}", "#±")
+        rows = tuple(map(_against_cells, done.against))
+        yield Table("The treatment against each control", Grid(columns, rows))
+
+
+def _against_cells(one: Against) -> tuple[str, ...]:
+    return (
+        called(one.control),
+        one.outcome or "not comparable",
+        figure(one.difference, 4),
+        figure(one.uncertainty, 4),
+    )
+
+
+def _notes(lines: Sequence[str], written: Sequence[str]) -> tuple[str, ...]:
+    said = tuple(visible(line, length=300) for line in lines[:MOST])
+    names = ", ".join(visible(name) for name in written)
+    return (*said, *([f"written: {names}"] if names else []))
