@@ -181,9 +181,7 @@ class _Look:
 class _Refit(_Look):
     """Solves for the layer behind each cut."""
 
-    def __init__(
-        self, cuts: Cuts, targets: Sequence[Tensor], strength: float
-    ) -> None:
+    def __init__(self, cuts: Cuts, targets: Sequence[Tensor], strength: float) -> None:
         super().__init__(cuts)
         self._targets, self._strength = targets, strength
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from vgaudit.data.batch import Batch
 from vgaudit.training.rai.cuts import linear_operands
-from vgaudit.training.rai.reference import RATE
+from vgaudit.training.rai.gate import Gate
 from vgaudit.training.rai.relaxed import Relaxation, frozen
 from vgaudit.training.rai.rprop import rprop_
 from vgaudit.training.rai.splice import Call, Splice
@@ -77,9 +78,9 @@ def read_form(relaxation: Relaxation, batch: Batch) -> Form | None:
         return value
 
     model = relaxation.model
-    with torch.no_grad(), frozen(model):
-        with Splice([*cuts.spots, cuts.readout], keep, dropout=False):
-            output = model(*batch.args, **batch.kwargs)
+    splice = Splice([*cuts.spots, cuts.readout], keep, dropout=False)
+    with torch.no_grad(), frozen(model), splice:
+        output = model(*batch.args, **batch.kwargs)
     layers = [layer for call in calls if (layer := _layer(call)) is not None]
     if len(layers) < len(calls) or len({id(x.weight) for x in layers}) < len(calls):
         return None
@@ -109,7 +110,7 @@ def _layer(call: Call) -> _Layer | None:
 def _fits(layers: list[_Layer], activation: Callable[[Tensor], Tensor]) -> bool:
     return all(
         torch.equal(activation(before.value), after.input)
-        for before, after in zip(layers, layers[1:], strict=False)
+        for before, after in pairwise(layers)
     )
 
 
@@ -124,14 +125,14 @@ class Chain:
         form: of the model.
         relaxation: for the losses.
         batch: every training sample.
-        rate: first step of Rprop.
+        gate: when a stage moves.
     """
 
     def __init__(
-        self, form: Form, relaxation: Relaxation, batch: Batch, *, rate: float = RATE
+        self, form: Form, relaxation: Relaxation, batch: Batch, gate: Gate
     ) -> None:
         first, *hidden, last = form.layers
-        self.noise, self.done = 0.0, 0
+        self.noise, self.done, self._gate = 0.0, 0, gate
         self._form, self._relaxation, self._batch = form, relaxation, batch
         self._slope = _SLOPES[form.activation]
         self._x = first.input
@@ -147,7 +148,9 @@ class Chain:
                 "last_bias": last.bias.detach().clone(),
             }
         self._previous = {k: torch.zeros_like(v) for k, v in self._values.items()}
-        self._sizes = {k: torch.full_like(v, rate) for k, v in self._values.items()}
+        self._sizes = {
+            k: torch.full_like(v, gate.rate) for k, v in self._values.items()
+        }
         # ∂/∂ẑ of the hidden loss is this times the residual.
         hidden_loss = relaxation.hidden
         mean = hidden_loss.reduction == "mean"
@@ -159,16 +162,19 @@ class Chain:
     @torch.no_grad()
     def step(self) -> float:
         """Takes one step; returns the loss of the relaxed output before it."""
-        low = max(0, len(self) - 1 - self.done)
-        z = self._z[low:]
-        h = self._form.activation(z)
+        moving = self._gate.moving(len(self), self.done)
+        # Stage t moves together with the target that enters it.
+        low, high = max(0, moving.start - 1), moving.stop - 1
+        h = self._form.activation(self._z[low:high])
         slope = self._slope(h)
-        gradient = torch.zeros_like(z)
-        loss = self._last(h[-1], slope[-1], gradient[-1])
+        gradient = torch.zeros_like(h)
+        loss = float("nan")
+        if high == len(self):
+            loss = self._last(h[-1], slope[-1], gradient[-1])
         self._hidden(low, h, slope, gradient)
-        if self.done >= len(self):
-            self._first(gradient[0])
-        self._move("targets", gradient, slice(low, None))
+        if moving.start == 0:
+            self._first(gradient[0] if high > 0 else None)
+        self._move("targets", gradient, slice(low, high))
         self.done += 1
         return loss
 
@@ -191,22 +197,24 @@ class Chain:
         """Adds the hidden losses' gradients and moves the hidden layers."""
         weights, biases = self._values["weights"], self._values["biases"]
         at_once = max(1, _CACHED // weights[0].numel())
-        for start in range(low, len(weights), at_once):
-            part = slice(start, min(start + at_once, len(weights)))
+        stop = min(low + len(h), len(weights))
+        for start in range(low, stop, at_once):
+            part = slice(start, min(start + at_once, stop))
             here = slice(part.start - low, part.stop - low)
             above = slice(here.start + 1, here.stop + 1)
             weight = weights[part]
             rest = torch.baddbmm(biases[part, None], h[here], weight.mT)
             rest.sub_(self._z[part.start + 1 : part.stop + 1]).mul_(self._pull)
-            gradient[above].sub_(rest)
+            gradient[above].sub_(rest[: len(gradient[above])])
             gradient[here].addcmul_(torch.bmm(rest, weight), slope[here])
             self._move("weights", torch.bmm(rest.mT, h[here]), part)
             self._move("biases", rest.sum(1), part)
 
-    def _first(self, gradient: Tensor) -> None:
+    def _first(self, gradient: Tensor | None) -> None:
         weight, bias = self._values["first"], self._values["first_bias"]
         rest = torch.addmm(bias, self._x, weight.T).sub_(self._z[0]).mul_(self._pull)
-        gradient.sub_(rest)
+        if gradient is not None:
+            gradient.sub_(rest)
         self._move("first", rest.T @ self._x)
         self._move("first_bias", rest.sum(0))
 

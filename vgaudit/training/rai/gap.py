@@ -55,9 +55,7 @@ class Gap:
 
 
 @torch.no_grad()
-def measure_gap(
-    relaxation: Relaxation, batch: Batch, targets: Sequence[Tensor]
-) -> Gap:
+def measure_gap(relaxation: Relaxation, batch: Batch, targets: Sequence[Tensor]) -> Gap:
     """Returns the gap of a model and its targets; the model stays as it is."""
     model = relaxation.model
     with frozen(model):

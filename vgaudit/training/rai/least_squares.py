@@ -14,8 +14,8 @@ def ridge(
 ) -> tuple[Tensor, Tensor]:
     """Returns weight ``[out, in]`` and bias of the ridge regression of y on x.
 
-    In float64 and centred, so that the bias is not shrunk. Solved in the space of samples
-    where there are fewer of them than inputs; the solution is the same.
+    In float64 and centred, so that the bias is not shrunk. Solved in the space of
+    samples where there are fewer of them than inputs; the solution is the same.
 
     Args:
         x: ``[N, in]``.
@@ -31,10 +31,8 @@ def ridge(
     penalty = (strength * x.square().sum() / inputs).clamp_min(_LEAST)
     gram = x @ x.T if samples < inputs else x.T @ x
     gram.diagonal().add_(penalty)
-    if samples < inputs:
-        weight = (x.T @ _solve(gram, y)).T
-    else:
-        weight = _solve(gram, x.T @ y).T
+    slope = x.T @ _solve(gram, y) if samples < inputs else _solve(gram, x.T @ y)
+    weight = slope.T
     return weight, mean_y - weight @ mean_x
 
 
@@ -63,7 +61,7 @@ def explained(values: Tensor, labels: Tensor) -> float | None:
         return None
     design = _design(labels.to(flat.device))
     design = design - design.mean(0)
-    fitted = design @ torch.linalg.pinv(design) @ flat
+    fitted = design @ (torch.linalg.pinv(design) @ flat)
     return float(fitted.square().sum() / whole)
 
 

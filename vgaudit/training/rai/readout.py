@@ -71,7 +71,9 @@ class _Readout:
         final: loss of the solution, without the penalty.
     """
 
-    def __init__(self, model: nn.Module, spot: object, loss: Loss, batch: Batch) -> None:
+    def __init__(
+        self, model: nn.Module, spot: object, loss: Loss, batch: Batch
+    ) -> None:
         self._model, self._spot, self._loss = model, spot, loss
         self._batch = batch
         self.final = float("nan")

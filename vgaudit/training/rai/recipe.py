@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
 from vgaudit.errors import CannotRewrite
 from vgaudit.training.rai.align import align, refusal
 from vgaudit.training.rai.chain import Chain, read_form
-from vgaudit.training.rai.cuts import Cuts, find_cuts
+from vgaudit.training.rai.cuts import Cuts, Place, find_cuts
 from vgaudit.training.rai.gap import Gap, measure_gap
+from vgaudit.training.rai.gate import Gate, steps_for
 from vgaudit.training.rai.readout import PENALTY, refit_readout
-from vgaudit.training.rai.reference import RATE, FullBatch, Reference, steps_for
+from vgaudit.training.rai.reference import FullBatch, Reference
 from vgaudit.training.rai.relaxed import Hidden, Relaxation, calibrate
+
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_TIE = 1e-3
+"""Difference of losses that decides nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,19 +31,19 @@ class Recipe:
 
     Attributes:
         steps: of RAI; None takes as many as the signal needs to arrive, and ten.
-        rate: first step of Rprop.
-        gated: hold each stage until the label signal has come to it.
+        place: where the cuts are.
+        gate: when a stage moves.
         hidden: the hidden loss.
         ridge: strength of the re-alignment: 1e-5 suits sigmoid, 1e-3 tanh, 0.1
-            ReLU. None leaves the network as RAI left it.
+            ReLU. None tries each of ``RIDGES`` and keeps the best.
         penalty: of the readout's refit.
     """
 
     steps: int | None = None
-    rate: float = RATE
-    gated: bool = True
-    hidden: Hidden = Hidden()
-    ridge: float | None = 1e-5
+    place: Place = "pre"
+    gate: Gate = field(default_factory=Gate)
+    hidden: Hidden = field(default_factory=Hidden)
+    ridge: float | None = None
     penalty: float = PENALTY
 
 
@@ -47,6 +55,7 @@ class Outcome:
         steps: of RAI that were taken.
         noise: share of residuals that were not zero at the start.
         before, after: the gap before and after the re-alignment.
+        ridge: strength of the re-alignment.
         targets: for each cut.
     """
 
@@ -54,6 +63,7 @@ class Outcome:
     noise: float
     before: Gap
     after: Gap
+    ridge: float
     targets: list[Tensor]
 
 
@@ -63,7 +73,7 @@ def train_full_batch(
     loss: Loss,
     recipe: Recipe | None = None,
     *,
-    cuts: Cuts | None = None,
+    judge: Callable[[], float] | None = None,
 ) -> Outcome:
     """Trains a model by RAI on one batch of all samples, in place.
 
@@ -72,17 +82,17 @@ def train_full_batch(
         batch: every training sample.
         loss: mean over samples.
         recipe: how.
-        cuts: where, if not where ``find_cuts`` says.
+        judge: loss of the model as it is on samples that are not trained on; chooses
+            the ridge. None takes the loss on the batch.
 
     Raises:
         CannotRewrite: the model cannot be cut or aligned; nothing was trained.
         CannotRun: the model fails on the batch.
     """
     recipe = recipe or Recipe()
-    cuts = cuts or find_cuts(model, batch)
+    cuts = find_cuts(model, batch, place=recipe.place)
     calibrate(model, batch)
-    if recipe.ridge is not None:
-        require_alignment(model, cuts, batch)
+    require_alignment(model, cuts, batch)
     relaxation = Relaxation(model, cuts, loss, hidden=recipe.hidden)
     run = open_run(relaxation, batch, recipe)
     steps = steps_for(len(cuts)) if recipe.steps is None else recipe.steps
@@ -90,28 +100,62 @@ def train_full_batch(
         run.step()
     run.write()
     before = measure_gap(relaxation, batch, run.targets())
-    finish(relaxation, batch, run.targets(), recipe)
+    ridge = finish_best(relaxation, batch, run.targets(), recipe, judge=judge)
     after = measure_gap(relaxation, batch, run.targets())
-    return Outcome(steps, run.noise, before, after, run.targets())
+    return Outcome(steps, run.noise, before, after, ridge, run.targets())
 
 
 def open_run(relaxation: Relaxation, batch: Batch, recipe: Recipe) -> FullBatch:
     """Returns a RAI run that has taken no step, in the fastest form that fits."""
-    form = read_form(relaxation, batch) if recipe.gated else None
+    form = read_form(relaxation, batch) if recipe.gate.closed else None
     if form is not None:
-        return Chain(form, relaxation, batch, rate=recipe.rate)
-    return Reference(relaxation, batch, rate=recipe.rate, gated=recipe.gated)
+        return Chain(form, relaxation, batch, recipe.gate)
+    return Reference(relaxation, batch, recipe.gate)
 
 
-def finish(
-    relaxation: Relaxation, batch: Batch, targets: list[Tensor], recipe: Recipe
-) -> None:
-    """Aligns the network to its targets and refits the readout, in place."""
-    if recipe.ridge is None:
-        return
+def finish_best(
+    relaxation: Relaxation,
+    batch: Batch,
+    targets: list[Tensor],
+    recipe: Recipe,
+    *,
+    judge: Callable[[], float] | None = None,
+) -> float:
+    """Aligns the network to its targets and refits the readout, in place.
+
+    Args:
+        relaxation: of the model.
+        batch: the samples of the targets.
+        targets: for each cut.
+        recipe: its ridge, or None to choose among ``RIDGES``.
+        judge: loss by which to choose; None takes that of the batch.
+
+    Returns:
+        the strength of the ridge.
+    """
     model, cuts = relaxation.model, relaxation.cuts
-    align(model, cuts, batch, targets, strength=recipe.ridge)
-    refit_readout(model, cuts, relaxation.loss, batch, penalty=recipe.penalty)
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    found: dict[float, tuple[float, dict[str, Tensor]]] = {}
+    for ridge in RIDGES if recipe.ridge is None else (recipe.ridge,):
+        _put(model, start)
+        align(model, cuts, batch, targets, strength=ridge)
+        trained = refit_readout(
+            model, cuts, relaxation.loss, batch, penalty=recipe.penalty
+        )
+        loss = trained if judge is None else judge()
+        after = {name: p.detach().clone() for name, p in model.named_parameters()}
+        found[ridge] = (loss if math.isfinite(loss) else math.inf, after)
+    least = min(loss for loss, _ in found.values())
+    # Of fits that are as good, the one with the smallest weights.
+    best = max(ridge for ridge, (loss, _) in found.items() if loss <= least + _TIE)
+    _put(model, found[best][1])
+    return best
+
+
+@torch.no_grad()
+def _put(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(values[name])
 
 
 def require_alignment(model: nn.Module, cuts: Cuts, batch: Batch) -> None:

@@ -1,12 +1,7 @@
 """Full-batch RAI, step by step, on any model that can be cut.
 
-The author's algorithm (one target for every training sample and cut, one optimizer
-over targets and weights) with the gate that makes it reliable. In exact arithmetic a
-stage rests until the label signal has walked down to it, one cut per step. In
-floating point the residuals at the start are rounding noise, and a sign-based
-optimizer turns noise of 1e-7 into full steps: then every stage settles on targets of
-its own making, with no label in them, and the signal dies. The gate holds each stage
-at exactly zero until its step has come.
+The author's algorithm: one target for every training sample and cut, one optimizer
+over targets and weights; with the gate of ``gate.py``.
 """
 
 from __future__ import annotations
@@ -18,12 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch
+from vgaudit.training.rai.gate import Gate
 from vgaudit.training.rai.relaxed import Relaxation, calibrate, frozen
 from vgaudit.training.rai.rprop import Rprop
-
-RATE = 0.1
-AFTER_ARRIVAL = 10
-"""Steps beyond one for each cut: later the targets shrink back."""
 
 
 class FullBatch(Protocol):
@@ -48,11 +40,6 @@ class FullBatch(Protocol):
         """Takes what ``state_dict`` gave."""
 
 
-def steps_for(cuts: int) -> int:
-    """Returns how many steps the recipe takes: the signal arrives, and ten more."""
-    return cuts + AFTER_ARRIVAL
-
-
 class Reference:
     """RAI on all samples at once.
 
@@ -64,38 +51,30 @@ class Reference:
     Args:
         relaxation: of the model; its parameters are trained in place.
         batch: every training sample, in the same order as long as this lives.
-        rate: first step of Rprop.
-        gated: hold each stage until the label signal has come to it.
+        gate: when a stage moves.
 
     Raises:
         CannotRewrite: a cut does not part the model.
     """
 
-    def __init__(
-        self,
-        relaxation: Relaxation,
-        batch: Batch,
-        *,
-        rate: float = RATE,
-        gated: bool = True,
-    ) -> None:
-        self._relaxation, self._batch, self._gated = relaxation, batch, gated
+    def __init__(self, relaxation: Relaxation, batch: Batch, gate: Gate) -> None:
+        self._relaxation, self._batch, self._gate = relaxation, batch, gate
         calibrate(relaxation.model, batch)
         with frozen(relaxation.model):
             self._stages = _trainable(relaxation.stages(batch))
             self._targets = [z.requires_grad_() for z in relaxation.values(batch)]
             self.noise = self._noise()
         self._weights = list({id(p): p for s in self._stages for p in s}.values())
-        self._rprop = Rprop([*self._targets, *self._weights], rate=rate)
+        self._rprop = Rprop([*self._targets, *self._weights], rate=gate.rate)
         self.done = 0
 
     def step(self) -> float:
         """Takes one step; returns the loss of the relaxed output before it."""
         with frozen(self._relaxation.model), torch.enable_grad():
             losses = self._relaxation.losses(self._batch, self._targets)
-            moving = self._moving_stages()
+            moving = self._gate.moving(len(self), self.done)
             total = torch.stack(
-                [losses.output, *(losses.hidden[t] for t in moving if t < len(self))]
+                [[*losses.hidden, losses.output][t] for t in moving]
             ).sum()
             gradients = torch.autograd.grad(
                 total, self._moving(moving), allow_unused=True
@@ -118,6 +97,7 @@ class Reference:
             "targets": self.targets(),
             "rprop": self._rprop.state_dict(),
             "done": self.done,
+            "noise": self.noise,
         }
 
     @torch.no_grad()
@@ -126,18 +106,14 @@ class Reference:
         for own, given in zip(self._targets, state["targets"], strict=True):
             own.copy_(given)
         self._rprop.load_state_dict(state["rprop"])
-        self.done = int(state["done"])
+        self.done, self.noise = int(state["done"]), float(state["noise"])
 
     def __len__(self) -> int:
         return len(self._targets)
 
-    def _moving_stages(self) -> list[int]:
-        first = len(self) - self.done if self._gated else 0
-        return list(range(max(0, first), len(self) + 1))
-
-    def _moving(self, stages: Sequence[int]) -> list[Tensor]:
-        """Returns the variables that those stages set in motion."""
-        targets = self._targets[max(0, stages[0] - 1) :]
+    def _moving(self, stages: range) -> list[Tensor]:
+        """Returns the variables that move with those stages."""
+        targets = self._targets[max(0, stages.start - 1) : max(0, stages.stop - 1)]
         weights = {id(p): p for t in stages for p in self._stages[t]}
         return [*targets, *weights.values()]
 

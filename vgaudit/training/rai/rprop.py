@@ -53,9 +53,7 @@ class Rprop:
     def __init__(self, variables: Sequence[Tensor], *, rate: float) -> None:
         self.variables = list(variables)
         self.previous = [torch.zeros_like(v, requires_grad=False) for v in variables]
-        self.sizes = [
-            torch.full_like(v, rate, requires_grad=False) for v in variables
-        ]
+        self.sizes = [torch.full_like(v, rate, requires_grad=False) for v in variables]
 
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """Moves every variable that has a gradient."""
