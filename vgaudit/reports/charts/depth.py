@@ -20,8 +20,8 @@ WIDE, NARROW = 1000.0, 300.0
 LETTER = 6.6
 """Pixels of one letter of a label, rather more than less."""
 
-EDGE = 6.0
-"""Percent from either side within which a label is set inwards."""
+BEFORE, BEHIND = 30.0, 6.0
+"""Pixels that a label may stick out of the plot on its left and on its right."""
 
 LABEL = 22
 """The longest label of an axis."""
@@ -152,11 +152,18 @@ def nodes(flow: GradientFlow) -> tuple[tuple[float, TrunkStep], ...]:
 
 
 def shortened(name: str, length: int = LABEL) -> str:
-    """Returns the end of a name, which tells layers apart, as an axis shows it."""
-    shown = visible(name)
-    while len(shown) > length and "." in shown:
-        shown = shown.partition(".")[2]
-    return shown if len(shown) <= length else f"…{shown[1 - length :]}"
+    """Returns the end of a name, which tells layers apart, as an axis shows it.
+
+    Whole components go first, as long as what is left tells layers apart: it has two
+    components or a number.
+    """
+    shown = rest = visible(name)
+    while len(rest) > length and "." in rest:
+        rest = rest.partition(".")[2]
+    telling = "." in rest or any(letter.isdigit() for letter in rest)
+    if len(rest) <= length and (telling or rest == shown):
+        return rest
+    return f"…{shown[1 - length :]}"
 
 
 def labels(names: Sequence[str], places: Sequence[float], y: float) -> str:
@@ -175,15 +182,18 @@ def labels(names: Sequence[str], places: Sequence[float], y: float) -> str:
     many = sorted(_fitting(shown, places, WIDE, few))
     marks = []
     for i in many:
-        kind = "t" if i in few else "t w"
-        anchor = _anchor(places[i])
+        kind, width = ("t", NARROW) if i in few else ("t w", WIDE)
+        anchor = _anchor(places[i], len(shown[i]), width)
         marks.append(svg.label(shown[i], places[i], y, kind=kind, anchor=anchor))
     return "".join(marks)
 
 
-def _anchor(place: float) -> str:
-    """Returns how a label is set so that it does not stick out of the plot."""
-    return "start" if place < EDGE else "end" if place > 100 - EDGE else "middle"
+def _anchor(place: float, letters: int, width: float) -> str:
+    """Returns how a label is set so that it does not stick out of the page."""
+    at, half = place / 100 * width, letters * LETTER / 2
+    if half > at + BEFORE:
+        return "start"
+    return "end" if half > width - at + BEHIND else "middle"
 
 
 def _fitting(
@@ -196,7 +206,8 @@ def _fitting(
         if i < 0 or not names:
             continue
         at, wide = places[i] / 100 * width, len(names[i]) * LETTER
-        left = at - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[_anchor(places[i])]
+        anchor = _anchor(places[i], len(names[i]), width)
+        left = at - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
         span = (left - 4, left + wide + 4)
         if i in taken or all(span[1] <= a or span[0] >= b for a, b in spans):
             spans.append(span)

@@ -24,9 +24,9 @@ MOST = 60
 MOST_HEATMAPS = 4
 
 VERDICTS = {
-    "better": "Healthier after",
+    "better": "Healthier",
     "same": "Nothing changed",
-    "worse": "Worse after",
+    "worse": "Worse",
     "mixed": "Some better, some worse",
 }
 
@@ -157,6 +157,10 @@ def _moved(found: Comparison) -> str:
     old, new = found.before.attenuation, found.after.attenuation
     if old is None or new is None:
         return f"{words}."
+    if max(old, new) <= 0:
+        return (
+            f"{words}: {figure(-old, 1)} decades lost before, {figure(-new, 1)} after."
+        )
     return f"{words}: {figure(old, 1)} decades before, {figure(new, 1)} after."
 
 
