@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -121,6 +123,18 @@ class Epoch:
     layers: tuple[LayerGradient, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def spread(self) -> float | None:
+        """Uniformity over layers: decades between the largest and smallest gradient.
+
+        Infinite where one layer has none at all; None with fewer than two layers.
+        """
+        found = [layer.relative for layer in self.layers]
+        known = [value for value in found if value is not None]
+        if len(found) < 2 or not known:
+            return None
+        return max(known) - min(known) if len(known) == len(found) else math.inf
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -144,6 +158,25 @@ class Run:
     def kept(self) -> Epoch:
         """The epoch whose weights were kept."""
         return next(epoch for epoch in self.epochs if epoch.number == self.best)
+
+    @property
+    def wander(self) -> float | None:
+        """Stability over epochs: how far gradients wander, in decades.
+
+        The median over layers of the standard deviation of log10 RMS over the
+        trained epochs; None with fewer than two, or where no layer has a gradient in
+        all of them.
+        """
+        tracks: dict[str, list[float]] = {}
+        trained = [epoch for epoch in self.epochs if epoch.number and epoch.layers]
+        for epoch in trained:
+            for layer in epoch.layers:
+                if 0.0 < layer.rms < math.inf:
+                    tracks.setdefault(layer.layer, []).append(math.log10(layer.rms))
+        whole = [track for track in tracks.values() if len(track) == len(trained)]
+        if len(trained) < 2 or not whole:
+            return None
+        return statistics.median(statistics.pstdev(track) for track in whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ what was its standard output: ``{"progress": …}`` any number of times, then on
 
 What a user's model prints must not reach that channel, so the descriptors move
 before anything else happens: whatever writes to standard output afterwards writes
-to standard error. When standard input ends, the parent is gone, and so is this
-process.
+to standard error. A further line on standard input asks a training to end after its
+step; when standard input ends, the parent is gone, and so is this process.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
@@ -31,7 +32,51 @@ from vgaudit.sandbox import OPEN, Rules, close
 __all__ = ["TASKS", "main"]
 
 Progress = Callable[[str], None]
-Task = Callable[[dict[str, Any], Progress], Any]
+
+REPORT_EVERY = 0.2
+"""Seconds between two reports of how far a training is."""
+
+
+class Parent:
+    """The process that asked: hears of phases, and may ask for an early end.
+
+    Args:
+        send: writes one message, of a kind.
+    """
+
+    def __init__(self, send: Callable[[str, Any], None]) -> None:
+        self._send = send
+        self._asked = threading.Event()
+        self._last: tuple[float, int, str] = (0.0, 0, "")
+
+    def __call__(self, phase: str) -> None:
+        """Tells that a phase begins."""
+        self._send("progress", phase)
+
+    def report(self, progress: Any) -> None:
+        """Tells how far a training is; at every epoch, else not too often."""
+        sent, epoch, run = self._last
+        now = time.monotonic()
+        news = (progress.epoch, progress.run) != (epoch, run)
+        if news or now - sent >= REPORT_EVERY or progress.step == progress.steps:
+            self._last = (now, progress.epoch, progress.run)
+            self._send("progress", progress)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the parent asked to end after the current step."""
+        return self._asked.is_set()
+
+    def listen(self, requests: BinaryIO, scratch: str | None) -> None:
+        """Hears every further line as the wish to end; no more lines, as its death."""
+        for _line in requests:
+            self._asked.set()
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(1)
+
+
+Task = Callable[[dict[str, Any], Parent], Any]
 
 
 def scan(record: dict[str, Any], progress: Progress) -> Any:
@@ -59,6 +104,27 @@ def structure(record: dict[str, Any], progress: Progress) -> Any:
     return outline(_scan_job(record), progress)
 
 
+def retrain(record: dict[str, Any], parent: Parent) -> Any:
+    """Returns what a training did; ends early, saved, where the parent asks for it."""
+    parent("starting torch")
+    from vgaudit.retraining import RetrainOptions
+    from vgaudit.training.retrain import Listener, RetrainJob
+    from vgaudit.training.retrain import retrain as retrained
+    from vgaudit.training.signals import asked_to_stop
+
+    plain = {k: v for k, v in record.items() if k not in ("scan", "options")}
+    job = RetrainJob(
+        scan=_scan_job(record["scan"]),
+        options=_options(RetrainOptions, record["options"]),
+        **plain,
+    )
+    with asked_to_stop() as asked:
+        listener = Listener(
+            say=parent, report=parent.report, stop=lambda: asked() or parent.stopping
+        )
+        return retrained(job, listener)
+
+
 def convert(record: dict[str, Any], progress: Progress) -> Any:
     """Returns what a conversion did, with the scans before and after."""
     progress("starting torch")
@@ -79,6 +145,7 @@ def convert(record: dict[str, Any], progress: Progress) -> Any:
 TASKS: dict[str, Task] = {
     "convert": convert,
     "inspect": inspect,
+    "retrain": retrain,
     "scan": scan,
     "structure": structure,
 }
@@ -90,14 +157,15 @@ def main() -> None:
     request = _request(requests)
     # Only threads that start later are held to the sandbox.
     held = _sandboxed(request)
-    ending = (requests, request.get("scratch"))
-    threading.Thread(target=_end_with_parent, args=ending, daemon=True).start()
 
     def send(kind: str, value: Any) -> None:
         answers.write(to_json({kind: value}).encode("ascii") + b"\n")
         answers.flush()
 
-    send(*_outcome(request, held, lambda phase: send("progress", phase)))
+    parent = Parent(send)
+    ears = (requests, request.get("scratch"))
+    threading.Thread(target=parent.listen, args=ears, daemon=True).start()
+    send(*_outcome(request, held, parent))
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads and exit functions of the user's code must not keep the worker alive.
@@ -113,14 +181,14 @@ def _sandboxed(request: dict[str, Any]) -> str | VgauditError:
 
 
 def _outcome(
-    request: dict[str, Any], held: str | VgauditError, progress: Progress
+    request: dict[str, Any], held: str | VgauditError, parent: Parent
 ) -> tuple[str, Any]:
     """Returns what kind of answer a task came to, and the answer as plain values."""
     try:
         if isinstance(held, VgauditError):
             raise held
         _limit_memory(request["max_memory"])
-        answer = TASKS[request["task"]](request["job"], progress)
+        answer = TASKS[request["task"]](request["job"], parent)
         return "result", to_plain(_stating(held, answer))
     except VgauditError as error:
         return "error", _traced(_with_way_out(error, held).to_dict())
@@ -191,13 +259,6 @@ def _request(requests: BinaryIO) -> dict[str, Any]:
 
     request: dict[str, Any] = json.loads(requests.readline())
     return request
-
-
-def _end_with_parent(requests: BinaryIO, scratch: str | None) -> None:
-    requests.read()
-    if scratch is not None:
-        shutil.rmtree(scratch, ignore_errors=True)
-    os._exit(1)
 
 
 def _limit_memory(limit: int | None) -> None:

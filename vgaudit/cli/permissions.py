@@ -77,7 +77,8 @@ def _runs_code(given: Mapping[str, Any]) -> bool:
         return True
     models = (given.get("model"), given.get("arch"), given.get("loss"))
     named = any(_is_factory(spec, (*_ZOOS, _HUB)) for spec in models)
-    return named or _is_factory(given.get("data"), _DATA_NAMES)
+    data = (given.get("data"), given.get("valid_data"))
+    return named or any(_is_factory(spec, _DATA_NAMES) for spec in data)
 
 
 def _is_factory(spec: str | None, known: tuple[str, ...]) -> bool:

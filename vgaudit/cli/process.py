@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -43,6 +44,9 @@ class Watcher(Protocol):
     def note(self, line: str) -> None:
         """Shows a line that the model's own code wrote."""
 
+    def advance(self, record: dict[str, Any]) -> None:
+        """Shows how far a training is."""
+
 
 class WorkerBug(Exception):
     """An error in the worker that is nobody's but vgaudit's own."""
@@ -61,7 +65,47 @@ class Limits:
     rules: Rules = field(default_factory=Rules)
 
 
-def run(task: str, job: Any, *, limits: Limits, watcher: Watcher) -> Any:
+class Ending:
+    """Turns the first Ctrl-C or SIGTERM into a word to the worker: save, then end.
+
+    Attributes:
+        status: what to exit with, 0 while nobody asked for the end.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    @contextlib.contextmanager
+    def listening(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Calls ``tell`` at the first signal; the second does what it always did."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in numbers}
+
+        def heard(number: int, _frame: object) -> None:
+            self.status = 128 + number
+            restore()
+            tell()
+
+        def restore() -> None:
+            for number in numbers:
+                signal.signal(number, before[number])
+
+        for number in numbers:
+            signal.signal(number, heard)
+        try:
+            yield
+        finally:
+            restore()
+
+
+def run(
+    task: str,
+    job: Any,
+    *,
+    limits: Limits,
+    watcher: Watcher,
+    ending: Ending | None = None,
+) -> Any:
     """Returns the result of a task, as plain values.
 
     Args:
@@ -69,6 +113,7 @@ def run(task: str, job: Any, *, limits: Limits, watcher: Watcher) -> Any:
         job: its job, a dataclass or plain values.
         limits: the worker is killed beyond them.
         watcher: told of phases and of lines on standard error.
+        ending: for tasks that save what they have when they are interrupted.
 
     Raises:
         VgauditError: what the worker raised; ``CannotRun`` where it was killed,
@@ -79,7 +124,10 @@ def run(task: str, job: Any, *, limits: Limits, watcher: Watcher) -> Any:
         conversation = _Conversation(_started(limits.rules, folder), watcher)
         try:
             conversation.ask(_request(task, job, limits, folder))
-            return conversation.answer(limits.timeout)
+            if ending is None:
+                return conversation.answer(limits.timeout)
+            with ending.listening(conversation.end):
+                return conversation.answer(limits.timeout)
         except _Ended as end:
             raise _why(end, conversation, job) from None
         finally:
@@ -160,12 +208,19 @@ class _Conversation:
                 pipe.write(request)
                 pipe.flush()
 
+    def end(self) -> None:
+        """Asks the worker to end after its step, and tells the user of it."""
+        self.watcher.phase("finishing the step and saving; once more ends at once")
+        self.ask(b"end\n")
+
     def answer(self, timeout: float | None) -> Any:
         """Returns the result; passes phases on until it comes."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             message = self._next(deadline, timeout)
-            if "progress" in message:
+            if isinstance(message.get("progress"), dict):
+                self.watcher.advance(message["progress"])
+            elif "progress" in message:
                 self.phase = visible(str(message["progress"]))
                 self.watcher.phase(self.phase)
             elif "error" in message:

@@ -29,7 +29,7 @@ def render(comparison: Comparison, *, form: str, top: int = 20) -> str:
     if form == "json":
         record = {"schema_version": SCHEMA_VERSION, "comparison": to_plain(comparison)}
         return json.dumps(record, allow_nan=False, indent=1) + "\n"
-    return "\n".join(_comparison(comparison, top)) + "\n"
+    return "\n".join(comparison_lines(comparison, top)) + "\n"
 
 
 def render_conversion(
@@ -45,7 +45,7 @@ def render_conversion(
         return json.dumps(record, allow_nan=False, indent=1) + "\n"
     lines = [*_conversion(done, top)]
     if comparison is not None:
-        lines += ["", *_comparison(comparison, top)]
+        lines += ["", *comparison_lines(comparison, top)]
     lines += ["", *_closing(done)]
     return "\n".join(lines) + "\n"
 
@@ -118,7 +118,8 @@ def _at(source: Source | None) -> str:
     return f" ({visible(name)}:{source.line})"
 
 
-def _comparison(comparison: Comparison, top: int) -> Iterator[str]:
+def comparison_lines(comparison: Comparison, top: int) -> Iterator[str]:
+    """Yields a comparison line by line, with at most ``top`` findings of a kind."""
     a, b = comparison.before, comparison.after
     yield f"{'':<{LABEL}}{'before':>12}{'after':>12}"
     for label, old, new in _rows(a, b):

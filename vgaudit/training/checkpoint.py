@@ -50,13 +50,13 @@ class RunFolder:
         except OSError as error:
             raise CannotWrite(
                 f"{shown} cannot be used for checkpoints: {error.strerror or error}",
-                hint="choose another folder with --run-dir",
+                hint="choose another folder with --run-folder",
             ) from error
         with stream:
             if not _locked(stream):
                 raise CannotWrite(
                     f"another process trains in {shown}",
-                    hint="wait for it, or choose another folder with --run-dir",
+                    hint="wait for it, or choose another folder with --run-folder",
                 )
             try:
                 yield

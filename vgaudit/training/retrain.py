@@ -31,7 +31,7 @@ class RetrainJob:
         options: how to train.
         output: where to write; None writes nothing.
         force: replace files that exist.
-        run_dir: folder of checkpoints; None for one beside ``output``.
+        run_folder: folder of checkpoints; None for one beside ``output``.
         resume: continue from there.
         checkpoint_every: seconds between two checkpoints.
         command: what was typed, for the recipe and the way to resume.
@@ -41,7 +41,7 @@ class RetrainJob:
     options: RetrainOptions
     output: str | None = None
     force: bool = False
-    run_dir: str | None = None
+    run_folder: str | None = None
     resume: bool = False
     checkpoint_every: float = USUAL_EVERY
     command: str = ""
@@ -71,7 +71,7 @@ def retrain(job: RetrainJob, listener: Listener) -> Retraining:
     check(job.options)
     if job.output is not None:
         check_output(Path(job.output), force=job.force)
-    folder = run_folder(job.output, job.run_dir, resume=job.resume, force=job.force)
+    folder = folder_for(job.output, job.run_folder, resume=job.resume, force=job.force)
     listener.say("loading the model")
     loaded = open_model(job.scan.spec, job.scan.load)
     _check_finite(loaded)
@@ -109,7 +109,7 @@ def retrain(job: RetrainJob, listener: Listener) -> Retraining:
         return done
 
 
-def run_folder(
+def folder_for(
     output: str | None, given: str | None, *, resume: bool, force: bool
 ) -> RunFolder | None:
     """Returns the folder of checkpoints: as given, or ``OUT.run`` beside the output.
@@ -121,7 +121,7 @@ def run_folder(
         if resume:
             raise BadConfig(
                 "--resume needs the folder of the checkpoints",
-                hint="give -o OUT as before, or --run-dir DIR",
+                hint="give -o OUT as before, or --run-folder DIR",
             )
         return None
     place = Path(given) if given is not None else Path(f"{Path(output or '')}.run")

@@ -1,0 +1,118 @@
+"""``vgaudit retrain MODEL --with METHOD --data DATA``: train, prove, write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from vgaudit.cli import options as o
+from vgaudit.cli import retraining_options as r
+
+
+def retrain(
+    ctx: typer.Context,
+    model: o.Model,
+    with_: r.With,
+    out: r.Out = None,
+    solver: r.Solver = r.SolverName.gradient,
+    epochs: r.Epochs = None,
+    batch_size: r.BatchSize = None,
+    accumulate: r.Accumulate = 1,
+    lr: r.Lr = None,
+    weight_decay: r.WeightDecay = 0.0,
+    momentum: r.Momentum = 0.9,
+    schedule: r.Schedule = r.ScheduleName.auto,
+    warmup: r.Warmup = 0.05,
+    clip: r.Clip = None,
+    amp: r.Amp = r.AmpName.off,
+    setting: r.Settings = None,
+    valid_split: r.ValidSplit = 0.1,
+    valid_data: r.ValidData = None,
+    patience: r.Patience = None,
+    control: r.Control = None,
+    resume: r.Resume = False,
+    run_folder: r.RunFolder = None,
+    checkpoint_every: r.CheckpointEvery = 60.0,
+    timeout: r.Timeout = None,
+    arch: o.Arch = None,
+    weights: o.Weights = None,
+    key: o.Key = None,
+    model_arg: o.ModelArg = None,
+    allow_missing: o.AllowMissing = False,
+    pretrained: o.Pretrained = False,
+    data: o.Data = None,
+    input: o.Input = None,
+    loss: o.Loss = None,
+    batches: o.Batches = 4,
+    mode: o.ModeOption = o.Mode.train,
+    device: o.Device = "cpu",
+    dtype: o.Dtype = "auto",
+    seed: o.Seed = 0,
+    output: o.OutputOption = None,
+    max_memory: o.MaxMemory = None,
+    optimizer: o.OptimizerOption = o.OptimizerName.sgd,
+    select: o.Select = None,
+    ignore: o.Ignore = None,
+    set: o.Set = None,
+    format: o.Format = "text",
+    force: o.Force = False,
+    top: o.Top = 12,
+    quiet: o.Quiet = False,
+    no_progress: o.NoProgress = False,
+    debug: o.Debug = False,
+    allow_code: o.AllowCode = False,
+    trust_pickle: o.TrustPickle = "",
+    import_path: o.ImportPath = None,
+    sha256: o.Sha256 = None,
+    require_sandbox: o.RequireSandbox = False,
+    no_sandbox: o.NoSandbox = False,
+    env: o.Env = None,
+) -> int:
+    """Train a model, and prove what that changed.
+
+    Shows every epoch with the attenuation of the gradient, trains controls from the
+    same start beside it, scans before and after, and keeps the best epoch. Ctrl-C and
+    SIGTERM finish the step and save; --resume continues.
+    """
+    from vgaudit.cli.output import renderer, show
+    from vgaudit.cli.training import compared, trained
+    from vgaudit.reports import retraining as words
+
+    renderer(format)
+    _check_out(ctx.params)
+    done, status = trained(ctx.params, ctx.obj)
+    comparison = compared(done, ctx.params, ctx.obj)
+    if not quiet or format != "text":
+        again = _again(ctx.obj)
+        show(words.render(done, comparison, form=format, top=top, resume=again))
+    return status
+
+
+def _check_out(given: dict[str, Any]) -> None:
+    """Refuses a place that cannot be written, before any work."""
+    from vgaudit.cli.output import check_writable
+    from vgaudit.errors import BadConfig
+    from vgaudit.plain import visible
+
+    out = given["out"]
+    if out is None:
+        return
+    if out.suffix not in (".safetensors", ".pt"):
+        raise BadConfig(
+            f"-o {visible(str(out))}: the name must end in .safetensors or .pt",
+            hint="weights, or the whole module by pickle",
+        )
+    inputs = (given["model"], given["weights"], given["data"], given["valid_data"])
+    check_writable(out, inputs=inputs, force=given["force"])
+    if out.suffix == ".safetensors":
+        recipe = out.with_name(f"{out.stem}.recipe.json")
+        check_writable(recipe, inputs=inputs, force=given["force"])
+
+
+def _again(typed: list[str]) -> str:
+    """Returns the command that continues this training."""
+    import shlex
+
+    words = typed if "--resume" in typed else [*typed, "--resume"]
+    return shlex.join(["vgaudit", *words])
