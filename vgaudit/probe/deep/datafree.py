@@ -63,7 +63,7 @@ class DataFree:
         if child is None or kind not in (*_MEANS, "Cat", "Stack"):
             return None
         share = numel(operation) / numel(child, number)
-        return share if kind in _MEANS else 1 / share
+        return min(share, 1.0) if kind in _MEANS else 1 / share
 
     @staticmethod
     def _average(operation: object) -> float:

@@ -169,9 +169,9 @@ def _average_pool(node: Any, position: int) -> float:
 
 
 def _ratio(node: Any, position: int) -> float:
-    """A mean over n values: δ/n at each, n times."""
+    """A mean over n values: δ/n at each, n times; an adaptive pool may copy instead."""
     child, number = node.next_functions[0]
-    return numel(node) / numel(child, number)
+    return min(numel(node) / numel(child, number), 1.0)
 
 
 def _summed(node: Any, position: int) -> float:

@@ -27,7 +27,7 @@ from vgaudit.probe.deep.live import End, Live, Passage, end_of, live
 from vgaudit.probe.forward import Setting
 from vgaudit.probe.tensors import map_tensors
 
-COTANGENTS = 12
+COTANGENTS = 8
 DENSE = 256
 """Singular values up to which the whole spectrum is computed."""
 
@@ -176,25 +176,26 @@ def _tried(compute: Any) -> Any:
         raise
 
 
-def blocks(seen: Live) -> tuple[tuple[str, int], ...]:
-    """Returns path and call of the blocks of a network, in forward order.
+def _blocks(seen: Live, entries: Sequence[End]) -> list[Passage]:
+    """Returns the blocks of a network, in forward order.
 
     They are the innermost modules of several layers that the whole stream passes
-    through: what goes in and what comes out are cut nodes.
+    through: what goes in and what comes out are cut nodes, or the input.
     """
     cuts = {seen.graph.nodes[place] for place in seen.blueprint.plan.cuts}
+    starts = cuts | {end.edge.node for end in entries}
     through = [
         passage
         for passage in seen.passages
         if passage.composite
         and passage.path
-        and passage.given.edge.node in cuts
+        and passage.given.edge.node in starts
         and passage.made.edge.node in cuts
         and passage.given.edge.node is not passage.made.edge.node
     ]
     paths = {passage.path for passage in through}
     inner = [p for p in through if not any(q.startswith(f"{p.path}.") for q in paths)]
-    return tuple((passage.path, passage.call) for passage in _spread(inner))
+    return _spread(inner)
 
 
 def _spread(passages: list[Passage]) -> list[Passage]:
@@ -205,31 +206,26 @@ def _spread(passages: list[Passage]) -> list[Passage]:
     return [passages[i * count // _MOST_BLOCKS] for i in range(_MOST_BLOCKS)]
 
 
-def jacobians(
-    setting: Setting, batch: Batch, wanted: Sequence[tuple[str, int]]
-) -> tuple[JacobianFlow, ...]:
+def jacobians(setting: Setting, batch: Batch) -> tuple[JacobianFlow, ...]:
     """Returns the network's singular values first, then those of its blocks.
 
     Args:
         setting: the model; its loss is not used.
         batch: one sample, or a few where the model normalises over the batch.
-        wanted: path and call of each block.
     """
     leaves = _Leaves()
     asked = dataclasses.replace(setting, feed=leaves, loss=None)
-    with _twice_differentiable(), live(asked, batch) as seen:
+    with _twice_differentiable(setting.model), live(asked, batch) as seen:
         made = [end_of(output) for output in seen.outputs if output.is_floating_point()]
         given = leaves.ends or _entry(seen)
         found = []
         if given and made:
             found.append(singular_values(Operator(given, made), "", setting.seed))
-        by_call = {(p.path, p.call): p for p in seen.passages}
-        for path, call in wanted:
-            passage = by_call.get((path, call))
-            if passage is not None:
-                operator = Operator([passage.given], [passage.made])
-                name = path if call == 0 else f"{path} call {call + 1}"
-                found.append(singular_values(operator, name, setting.seed))
+        for passage in _blocks(seen, given):
+            operator = Operator([passage.given], [passage.made])
+            again = f" call {passage.call + 1}" if passage.call else ""
+            name = f"{passage.path}{again}"
+            found.append(singular_values(operator, name, setting.seed))
         return tuple(found)
 
 
@@ -262,18 +258,21 @@ class _Leaves:
 
 
 @contextlib.contextmanager
-def _twice_differentiable() -> Iterator[None]:
-    """Keeps to kernels whose backward pass can itself be differentiated."""
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
+def _twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Keeps to kernels whose backward pass can itself be differentiated.
+
+    Fused attention cannot, nor can the recurrent kernels of oneDNN and cuDNN.
+    """
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    before = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    torch._C._set_mkldnn_enabled(before[0] and not recurrent)
+    torch._C._set_cudnn_enabled(before[1] and not recurrent)
     try:
-        with (
-            sdpa_kernel(SDPBackend.MATH),
-            torch.backends.cudnn.flags(enabled=False),  # type: ignore[no-untyped-call]
-        ):
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch._C._set_mkldnn_enabled(enabled)
+        torch._C._set_mkldnn_enabled(before[0])
+        torch._C._set_cudnn_enabled(before[1])
 
 
 def samples_wanted(model: nn.Module) -> int:

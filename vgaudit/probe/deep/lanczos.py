@@ -17,9 +17,9 @@ from vgaudit.probe import norms
 
 Apply = Callable[[Tensor], Tensor]
 
-STEPS = 40
+STEPS = 30
 _TOLERANCE = 1e-3
-_SETTLED = 1e-5
+_SETTLED = 3e-5
 """Change in one step at which the estimate has settled, well below the tolerance."""
 
 

@@ -18,7 +18,7 @@ from vgaudit.job import ProbeOptions
 from vgaudit.probe import blockers, norms
 from vgaudit.probe.deep.attention import attention
 from vgaudit.probe.deep.gradients import Gradients
-from vgaudit.probe.deep.jacobian import blocks, jacobians, samples_wanted
+from vgaudit.probe.deep.jacobian import jacobians, samples_wanted
 from vgaudit.probe.deep.live import Live, live
 from vgaudit.probe.deep.stream import stream
 from vgaudit.probe.deep.theory import Theory
@@ -77,7 +77,6 @@ class _Scan:
     batches: list[Batch]
     say: Progress
     done: DeepFlow = field(default_factory=DeepFlow)
-    blocks: tuple[tuple[str, int], ...] = ()
     habits: Habits = field(default_factory=Habits)
     unit: float = math.nan
     prices: list[Price] = field(default_factory=list)
@@ -96,14 +95,13 @@ class _Scan:
             )
         with self._part("jacobian"):
             sample = shrink(self.batches[0], samples_wanted(self.setting.model))
-            found = jacobians(self.setting, sample, self.blocks)
+            found = jacobians(self.setting, sample)
             self.done = replace(self.done, jacobians=found)
         return replace(self.done, prices=self._priced(), not_measured=tuple(self.gaps))
 
     def _first(self) -> None:
         with live(self.setting, self.batches[0], signals=True) as seen:
             self.habits = seen.recorder.habits
-            self.blocks = blocks(seen)
             theory = Theory(seen)
             self.done = replace(
                 self.done,
