@@ -37,6 +37,8 @@ NATURE = (
     "another activation",
     "several layers feed it",
     "a product feeds it",
+    "a product of data",
+    "its scale cancels",
     "no layer feeds it",
     "the layer's output is also used elsewhere",
     "feeds it, which is no Linear or convolution",

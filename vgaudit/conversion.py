@@ -10,6 +10,10 @@ from vgaudit.flow import Audit, Source
 Treatment = Literal["ar", "adact", "rescale", "plain"]
 TREATMENTS: tuple[Treatment, ...] = ("ar", "adact", "rescale", "plain")
 Start = Literal["auto", "preserve", "unit-slope", "relu", "leaky", "tanh", "residual"]
+LimitSource = Literal["calibrated", "value", "normal", "uniform"]
+LimitType = Literal["auto-indep", "auto-shared", "frozen-indep", "frozen-shared"]
+DenominatorKind = Literal["moments", "interval", "xq-min", "xq-max"]
+Border = Literal["interior", "reference"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +26,15 @@ class ConvertOptions:
         preserve: keep the function; the conversion fails where it cannot.
         limit: L of ``ar`` and the size that ``rescale`` gives pre-activations
             (99 % quantile of |z|); None takes the activation's default.
+        limit_from: of ``ar``. ``calibrated``: L so that the 99 % quantile of |z| is
+            ``limit``. ``value``: L is ``limit``, as published. ``normal``,
+            ``uniform``: L is drawn, N(5, 1) or U(2, 8). None is ``calibrated``, but
+            ``value`` with ``border="reference"``.
+        limit_type: of ``ar``: L trained (auto) or not, per unit or per layer.
+        denominator: of ``ar``: what D is; see ``vgaudit.nn.Denominator``.
+        border: of ``ar``: ``reference`` computes D along zero padding as the authors
+            do; such layers are not folded.
+        fold: write ρ into the weights after ``ar``; None where it can be done.
         centre: subtract each unit's mean; None where the model is stuck.
         refit: after ``ar`` and ``rescale`` of a layer, fit the next Linear layer so
             that the function stays nearly the same; None where nothing is centred
@@ -38,6 +51,11 @@ class ConvertOptions:
     skip: tuple[str, ...] = ()
     preserve: bool = False
     limit: float | None = None
+    limit_from: LimitSource | None = None
+    limit_type: LimitType = "auto-indep"
+    denominator: DenominatorKind = "moments"
+    border: Border = "interior"
+    fold: bool | None = None
     centre: bool | None = None
     refit: bool | None = None
     normed: bool = False
@@ -56,6 +74,10 @@ class Edit:
         change: what was done, with the figures.
         activations: the activation calls that it acts on.
         source: the line of code, where known.
+        exceeding: of ``ar``: share of the pre-activations on the data that is above
+            L; None where it was not measured.
+        hinges, dead_hinges: of ``adact``: how many there are, and beside how many no
+            value of the data falls, so that they get no gradient.
     """
 
     path: str
@@ -63,6 +85,9 @@ class Edit:
     change: str
     activations: tuple[str, ...] = ()
     source: Source | None = None
+    exceeding: float | None = None
+    hinges: int = 0
+    dead_hinges: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

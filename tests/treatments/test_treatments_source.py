@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -169,13 +170,40 @@ def plain_function(x: Tensor) -> Tensor:
     return torch.tanh(x)
 
 
+def doubled(function: Any) -> Any:
+    @functools.wraps(function)
+    def twice(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return 2 * function(self, *args, **kwargs)
+
+    return twice
+
+
+class Callable_:
+    """A decorator that is an object: what it wraps is not in a closure."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else functools.partial(self.function, owner)
+
+
 class Helper(Two):
     def forward(self, x: Tensor) -> Tensor:
         return self.b(plain_function(self.a(x)))
 
 
 class Decorated(Two):
+    """Two wrappers that keep what they wrap in their closure."""
+
     @torch.autocast("cpu", enabled=False)
+    @doubled
+    def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
+        return self.b(torch.tanh(scale * self.a(x)))
+
+
+class Hidden(Two):
+    @Callable_
     def forward(self, x: Tensor) -> Tensor:
         return self.b(torch.tanh(self.a(x)))
 
@@ -187,11 +215,22 @@ class Discarded(Two):
         return self.b(z)
 
 
+def test_decorators_stay_around_a_rewritten_method() -> None:
+    treated, x = converted(Decorated())
+    model = treated.model
+    with torch.no_grad():
+        model.adact_0.line.values.normal_()
+    z = 2.0 * model.a(x)
+    by_hand = 2 * model.b(torch.tanh(z) + model.adact_0.line(z))
+    assert torch.equal(model(x), by_hand)
+    assert type(model).forward.__wrapped__ is not Decorated.forward.__wrapped__
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (Helper, "no method of a module"),
-        (Decorated, "decorated"),
+        (Hidden, "no method of"),
         (Discarded, "result is not used"),
     ],
 )

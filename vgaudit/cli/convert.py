@@ -2,150 +2,35 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from vgaudit.cli import convert_options as c
 from vgaudit.cli import options as o
-
-CONVERSION = "Conversion"
-
-
-class TreatmentName(StrEnum):
-    """What to convert to."""
-
-    ar = "ar"
-    adact = "adact"
-    rescale = "rescale"
-    plain = "plain"
-
-
-class StartName(StrEnum):
-    """Shape that a piecewise linear activation starts from."""
-
-    auto = "auto"
-    preserve = "preserve"
-    unit_slope = "unit-slope"
-    relu = "relu"
-    leaky = "leaky"
-    tanh = "tanh"
-    residual = "residual"
-
-
-To = Annotated[
-    TreatmentName,
-    typer.Option(
-        "--to",
-        help="ar: auto-rotated layers. adact: trainable piecewise linear activations. "
-        "rescale: calibrated weights, no new layers. plain: ar baked out.",
-        rich_help_panel=CONVERSION,
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "-o",
-        "--out",
-        help="OUT.safetensors, with OUT.recipe.json beside it; or OUT.pt, the whole "
-        "module by pickle. Nothing is written without it.",
-        metavar="OUT",
-        rich_help_panel=CONVERSION,
-    ),
-]
-Layers = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Only layers or activations whose path fits the glob; may be repeated.",
-        metavar="GLOB",
-        rich_help_panel=CONVERSION,
-    ),
-]
-Skip = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Not these; may be repeated.",
-        metavar="GLOB",
-        rich_help_panel=CONVERSION,
-    ),
-]
-Preserve = Annotated[
-    bool,
-    typer.Option(
-        "--preserve",
-        help="Keep the function to the last bit (ar with L = D, adact).",
-        rich_help_panel=CONVERSION,
-    ),
-]
-Limit = Annotated[
-    float | None,
-    typer.Option(
-        help="L: 99 % of |z| is brought below it. 4 for sigmoid, 2 for tanh … "
-        "without it.",
-        metavar="L",
-        rich_help_panel=CONVERSION,
-    ),
-]
-Centre = Annotated[
-    bool | None,
-    typer.Option(
-        "--centre/--no-centre",
-        help="Subtract each unit's mean; where the signal dies, without either.",
-        rich_help_panel=CONVERSION,
-    ),
-]
-Refit = Annotated[
-    bool | None,
-    typer.Option(
-        "--refit/--no-refit",
-        help="Fit the next Linear layer so that the function nearly stays; without "
-        "either, where nothing is centred and the activation saturates.",
-        rich_help_panel=CONVERSION,
-    ),
-]
-Normed = Annotated[
-    bool,
-    typer.Option(
-        "--normed",
-        help="Convert layers before a normalization too, where nothing changes.",
-        rich_help_panel=CONVERSION,
-    ),
-]
-StartOption = Annotated[
-    StartName,
-    typer.Option(
-        "--start", help="Shape that adact starts from.", rich_help_panel=CONVERSION
-    ),
-]
-Hinges = Annotated[
-    int, typer.Option(min=3, help="Of adact.", rich_help_panel=CONVERSION)
-]
-Shared = Annotated[
-    bool,
-    typer.Option(
-        "--shared",
-        help="One function for all channels in adact.",
-        rich_help_panel=CONVERSION,
-    ),
-]
 
 
 def convert(
     ctx: typer.Context,
     model: o.Model,
-    to: To,
-    out: Out = None,
-    layers: Layers = None,
-    skip: Skip = None,
-    preserve: Preserve = False,
-    limit: Limit = None,
-    centre: Centre = None,
-    refit: Refit = None,
-    normed: Normed = False,
-    start: StartOption = StartName.auto,
-    hinges: Hinges = 9,
-    shared: Shared = False,
+    to: c.To,
+    out: c.Out = None,
+    layers: c.Layers = None,
+    skip: c.Skip = None,
+    preserve: c.Preserve = False,
+    limit: c.Limit = None,
+    limit_from: c.LimitFrom = None,
+    ar_type: c.ArType = c.LimitTypeName.auto_indep,
+    denominator: c.DenominatorOption = c.DenominatorName.moments,
+    border: c.BorderOption = c.BorderName.interior,
+    fold: c.Fold = None,
+    centre: c.Centre = None,
+    refit: c.Refit = None,
+    normed: c.Normed = False,
+    start: c.StartOption = c.StartName.auto,
+    hinges: c.Hinges = 9,
+    shared: c.Shared = False,
     arch: o.Arch = None,
     weights: o.Weights = None,
     key: o.Key = None,
@@ -170,6 +55,7 @@ def convert(
     ignore: o.Ignore = None,
     set: o.Set = None,
     format: o.Format = "text",
+    report: o.ReportTo = None,
     force: o.Force = False,
     top: o.Top = 12,
     quiet: o.Quiet = False,
@@ -188,15 +74,17 @@ def convert(
     Says what was converted, what was not and why, how far the outputs moved, and
     what the same scan says before and after. Exits 3 where nothing was converted.
     """
-    from vgaudit.cli.output import renderer, show
+    from vgaudit.cli.changes import Changes
     from vgaudit.reports import comparison as words
 
-    renderer(format)
-    _check_out(out, inputs=(model, weights, data), force=force)
+    inputs = (model, weights, data)
+    outputs = Changes.chosen(ctx.params, inputs=inputs)
+    _check_out(out, inputs=inputs, force=force)
     done, compared = _convert(ctx)
     done = words.with_notes(done, words.advice(done, compared))
-    if not quiet or format != "text":
-        show(words.render_conversion(done, compared, form=format, top=top))
+    outputs.deliver(
+        lambda form: words.render_conversion(done, compared, form=form, top=top)
+    )
     return 0
 
 
@@ -259,6 +147,11 @@ def _options(given: dict[str, Any]) -> Any:
         skip=tuple(given["skip"] or ()),
         preserve=given["preserve"],
         limit=given["limit"],
+        limit_from=None if given["limit_from"] is None else given["limit_from"].value,
+        limit_type=given["ar_type"].value,
+        denominator=given["denominator"].value,
+        border=given["border"].value,
+        fold=given["fold"],
         centre=given["centre"],
         refit=given["refit"],
         normed=given["normed"],

@@ -6,14 +6,19 @@ Ordinary modules, usable alone: ``auto_rotate`` and the ``AutoRotated…`` class
 
 from vgaudit.nn.activations import ACTIVATIONS, Activation, activation
 from vgaudit.nn.calibration import Exceedance, calibrate_, center_, exceedance
-from vgaudit.nn.convert import auto_rotate, bake, fold_
+from vgaudit.nn.convert import auto_rotate, bake, fold_, is_hub_conv1d
 from vgaudit.nn.denominator import Denominator
 from vgaudit.nn.grid import Grid
 from vgaudit.nn.hits import watch_hinges
 from vgaudit.nn.inputs import Inputs
 from vgaudit.nn.limit import Limit, draw_limit
 from vgaudit.nn.piecewise_linear import PiecewiseLinear
-from vgaudit.nn.recurrent import AutoRotatedGRU, AutoRotatedLSTM, AutoRotatedRNN
+from vgaudit.nn.recurrent import (
+    AutoRotatedGRU,
+    AutoRotatedLSTM,
+    AutoRotatedRNN,
+    gate_limits,
+)
 from vgaudit.nn.rotated import (
     AutoRotatedConv1d,
     AutoRotatedConv2d,
@@ -56,5 +61,7 @@ __all__ = [
     "draw_limit",
     "exceedance",
     "fold_",
+    "gate_limits",
+    "is_hub_conv1d",
     "watch_hinges",
 ]

@@ -23,6 +23,7 @@ from vgaudit.nn.rotated import (
     AutoRotatedConv2d,
     AutoRotatedConv3d,
     AutoRotatedLinear,
+    ColumnRotation,
     WeightRotation,
 )
 from vgaudit.nn.rotation import ENTRIES, AutoRotation
@@ -100,6 +101,8 @@ def rotated_class(plain: type[Any]) -> type[AutoRotation]:
     Raises:
         CannotRewrite: no layer that can be rotated.
     """
+    if is_hub_conv1d(plain):
+        return _made(plain, ColumnRotation)
     for rotated in _ROTATED:
         if plain is rotated.plain_class:
             return rotated
@@ -122,16 +125,32 @@ def _subclass(plain: type[Any], rotated: type[AutoRotation]) -> type[AutoRotatio
     known = rotated.plain_class.__mro__
     for kind in [kind for kind in plain.__mro__ if kind not in known]:
         refuse_clash(plain.__name__, vars(kind), rotated)
-    members: dict[str, Any] = {
+    own = plain.forward is not rotated.plain_class.forward
+    if own and issubclass(family, WeightRotation):
+        return _made(plain, family, forward=WeightRotation.forward)
+    return _made(plain, family)
+
+
+def _made(
+    plain: type[Any], family: type[AutoRotation], **members: Any
+) -> type[AutoRotation]:
+    """Returns a class of layers of a plain class, rotated as a family is."""
+    space: dict[str, Any] = {
         "plain_class": plain,
         "__module__": __name__,
         "__doc__": f"``{plain.__qualname__}`` with auto-rotation.",
         "__reduce_ex__": _reduce,
+        **members,
     }
-    own = plain.forward is not rotated.plain_class.forward
-    if own and issubclass(family, WeightRotation):
-        members["forward"] = WeightRotation.forward
-    return type(f"AutoRotated{plain.__name__}", (family, plain), members)
+    return type(f"AutoRotated{plain.__name__}", (family, plain), space)
+
+
+def is_hub_conv1d(kind: type[Any]) -> bool:
+    """Tells the linear layer of transformers that is called ``Conv1D``.
+
+    By its name: transformers need not be there.
+    """
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
 
 
 def _reduce(module: AutoRotation, protocol: Any) -> Any:

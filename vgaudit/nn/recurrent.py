@@ -82,8 +82,7 @@ class RecurrentRotation(AutoRotation):
 
     def default_limit(self) -> Tensor:
         """Returns 4 for sigmoid gates and 2 for tanh, in the shape of D."""
-        gates = torch.tensor(_GATES[self.mode])
-        return gates.repeat_interleave(self.hidden_size).expand(self.units())
+        return gate_limits(self).expand(self.units())
 
     def fit_inputs(self, inputs: Inputs, how: Denominator) -> Inputs:
         """Returns the inputs; they are as many as the layer's or scalars.
@@ -170,3 +169,8 @@ class AutoRotatedRNN(RecurrentRotation, nn.RNN):
     """``nn.RNN`` (tanh) with auto-rotation; see ``RecurrentRotation``."""
 
     plain_class: ClassVar[type[nn.Module]] = nn.RNN
+
+
+def gate_limits(layer: nn.RNNBase) -> Tensor:
+    """Returns 4 for sigmoid gates and 2 for tanh, ``[gates·hidden]``."""
+    return torch.tensor(_GATES[layer.mode]).repeat_interleave(layer.hidden_size)

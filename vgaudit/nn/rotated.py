@@ -107,6 +107,28 @@ class AutoRotatedLinear(LinearRotation, nn.Linear):  # type: ignore[misc]
     plain_class: ClassVar[type[nn.Module]] = nn.Linear
 
 
+class ColumnRotation(LinearRotation):
+    """Auto-rotation of linear layers whose units are columns, ``weight [in, out]``.
+
+    The ``Conv1D`` of transformers, in GPT-2 and its kin, is one. Its own forward runs
+    with the rotated weights.
+    """
+
+    def rows(self) -> Tensor:
+        """Returns the weight as ``[out, in, 1]``."""
+        return self.weight.t().unsqueeze(-1)
+
+    def multiply(self, rho: Tensor) -> Tensor:
+        """Returns ρ·weight."""
+        return rho * self.weight
+
+    def fit_inputs(self, inputs: Inputs, how: Denominator) -> Inputs:
+        """Returns the inputs; they are as many as the layer's or scalars."""
+        return self._fit(inputs, self.weight.shape[0])
+
+    forward = WeightRotation.forward  # type: ignore[assignment]
+
+
 class ConvRotation(WeightRotation):
     """Auto-rotation of convolutions; grouped and depthwise ones need no more."""
 

@@ -1,4 +1,4 @@
-"""Comparisons and conversions, as text or JSON."""
+"""Comparisons and conversions, as text, JSON or HTML."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from vgaudit.compare import Comparison, Figures
 from vgaudit.conversion import Conversion, Edit
 from vgaudit.errors import CannotLoad
-from vgaudit.findings import Finding
+from vgaudit.findings import Finding, Report
 from vgaudit.flow import Source
 from vgaudit.plain import to_plain, visible
+from vgaudit.reports import html
 from vgaudit.rules.wording import count, decades, number, percent
 
 if TYPE_CHECKING:
@@ -24,8 +25,23 @@ MOST = 12
 """Edits, and reasons of refusals, that text shows; JSON has them all."""
 
 
-def render(comparison: Comparison, *, form: str, top: int = 20) -> str:
-    """Returns a comparison as ``text`` or ``json``."""
+def render(
+    comparison: Comparison,
+    *,
+    form: str,
+    top: int = 20,
+    reports: tuple[Report, Report] | None = None,
+) -> str:
+    """Returns a comparison as ``text``, ``json`` or ``html``.
+
+    Args:
+        comparison: of two reports.
+        form: the format.
+        top: findings of a kind that text shows.
+        reports: the two, before and after: the pictures of HTML are theirs.
+    """
+    if form == "html":
+        return html.compared(comparison, *(reports or ())).document()
     if form == "json":
         record = {"schema_version": SCHEMA_VERSION, "comparison": to_plain(comparison)}
         return json.dumps(record, allow_nan=False, indent=1) + "\n"
@@ -35,7 +51,9 @@ def render(comparison: Comparison, *, form: str, top: int = 20) -> str:
 def render_conversion(
     done: Conversion, comparison: Comparison | None, *, form: str, top: int = MOST
 ) -> str:
-    """Returns a conversion with its comparison as ``text`` or ``json``."""
+    """Returns a conversion with its comparison as ``text``, ``json`` or ``html``."""
+    if form == "html":
+        return html.converted(done, comparison).document()
     if form == "json":
         record = {
             "schema_version": SCHEMA_VERSION,
@@ -83,6 +101,7 @@ def _conversion(done: Conversion, top: int) -> Iterator[str]:
         yield ""
         yield "VG701 not converted:"
         yield from _refusals(done, top)
+    yield from _totals(done.edits)
     yield ""
     if done.preserved:
         yield "outputs: bit-equal to those before, in train and in eval mode"
@@ -90,6 +109,25 @@ def _conversion(done: Conversion, top: int) -> Iterator[str]:
         yield (
             f"outputs: changed by up to {number(done.max_abs_diff)} "
             f"(largest output before {number(done.output_scale)})"
+        )
+
+
+def _totals(edits: Sequence[Edit]) -> Iterator[str]:
+    """Yields what was measured over all edits: |z| > L, and hinges without data."""
+    shares = [(e.exceeding, _place(e)) for e in edits if e.exceeding is not None]
+    if shares:
+        mean = sum(share for share, _ in shares) / len(shares)
+        worst, where = max(shares)
+        yield (
+            f"|z| > L in {percent(mean)} of the pre-activations on the data, up to "
+            f"{percent(worst)} ({where}): ar does not bound |z| by L"
+        )
+    total = sum(edit.hinges for edit in edits)
+    if total:
+        dead = sum(edit.dead_hinges for edit in edits)
+        yield (
+            f"hinges: {dead:,} of {total:,} are dead on the data: no value falls "
+            "beside them, so they get no gradient"
         )
 
 

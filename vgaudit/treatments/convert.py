@@ -13,7 +13,7 @@ from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.probe.run import shrink
 from vgaudit.probe.state import unwrap
-from vgaudit.treatments import adapt, running
+from vgaudit.treatments import adapt, hinges, rotation_options, running
 from vgaudit.treatments.plan import (
     LayerTarget,
     Plan,
@@ -142,17 +142,13 @@ def _apply(
     graph = record(model, batches[0])
     if options.to == "adact":
         plan = plan_activations(graph, model, options)
-        return _adapt(model, plan, batches[0], options)
+        return _adapt(model, plan, batches, options)
     plan = plan_layers(graph, model, options)
     return _scale(model, plan, batches, options)
 
 
 def _check_options(options: ConvertOptions) -> None:
-    limit = options.limit
-    if limit is not None and not (0 < limit < float("inf")):
-        raise BadConfig(
-            f"L must be positive, not {limit}", hint="4 suits sigmoid, 2 suits tanh"
-        )
+    rotation_options.check(options)
     if options.hinges < 3:
         raise BadConfig(f"{options.hinges} hinges", hint="give at least 3")
 
@@ -227,14 +223,15 @@ def _centring(
 
 
 def _adapt(
-    model: nn.Module, plan: Plan, batch: Batch, options: ConvertOptions
+    model: nn.Module, plan: Plan, batches: Sequence[Batch], options: ConvertOptions
 ) -> _Work:
     changes, refusals = adapt.adapt(model, plan.activations, options)
     work = _Work(refusals=[*plan.refusals, *refusals])
-    counts = running.count_calls(model, [change.path for change in changes], batch)
+    counts = running.count_calls(model, [c.path for c in changes], batches[0])
     lost = {c.path: counts[c.path] for c in changes if _missing(c, counts[c.path])}
     # The calls in one module's source stand and fall together.
     broken = {change.step for change in changes if change.path in lost}
+    kept = []
     for step in dict.fromkeys(change.step for change in changes):
         mine = [change for change in changes if change.step == step]
         if step in broken:
@@ -246,8 +243,9 @@ def _adapt(
                     f"instead of {len(change.target.acts)}; put back",
                 )
             continue
-        work.edits += [change.edit for change in mine]
+        kept += mine
         work.steps.append(step)
+    work.edits += hinges.counted(model, kept, batches)
     if options.start == "preserve" or (options.preserve and work.edits):
         work.notes.append(
             "the function is kept, and so are its gradients: it helps by training only"

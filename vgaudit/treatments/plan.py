@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from torch import fx, nn
 
 from vgaudit.conversion import ConvertOptions, Refusal
+from vgaudit.nn import is_hub_conv1d
 from vgaudit.treatments import provenance
 from vgaudit.treatments.recorded import Act
 
@@ -182,14 +183,24 @@ def _source(
         return "", [], "the layer's output is also used elsewhere"
     name = provenance.weight_name(chain.source)
     if name is None:
-        return "", [], "the layer's weight is computed (a parametrization)"
+        return "", [], provenance.computed(chain.source)
     path = name.rpartition(".")[0]
     module = model.get_submodule(path)
-    if not isinstance(module, LAYERS) or not name.endswith("weight"):
+    if not name.endswith("weight") or not _fits(module, chain.source):
         return "", [], f"fed by {path} ({type(module).__name__}), whose axis is unknown"
     if provenance.path_of(chain.source) != path:
         return "", [], f"the weight of {path} is used outside its forward"
     return path, chain.norms, ""
+
+
+def _fits(module: nn.Module, source: fx.Node) -> bool:
+    """Tells whether an operation uses a layer's weight as that layer does."""
+    product = provenance.weight_of(source)
+    if is_hub_conv1d(type(module)):
+        return product is not None and not product.rows
+    if product is not None:
+        return isinstance(module, nn.Linear) and product.rows
+    return isinstance(module, LAYERS)
 
 
 def chosen(options: ConvertOptions, *names: str) -> bool:
@@ -216,7 +227,7 @@ def plan_activations(
         key = _identity(act)
         chain = provenance.trace_back(node)
         path = _feeder(chain)
-        reason = _no_replacement(node, act, alive)
+        reason = _no_replacement(node, act, model, alive)
         if not reason and not chosen(options, path, act.site.key, act.site.path):
             reason = "left out by --layers or --skip"
         if reason:
@@ -249,7 +260,9 @@ def _feeder(chain: provenance.Chain) -> str:
     return (name or "").rpartition(".")[0]
 
 
-def _no_replacement(node: fx.Node, act: Act, alive: set[fx.Node]) -> str:
+def _no_replacement(
+    node: fx.Node, act: Act, model: nn.Module, alive: set[fx.Node]
+) -> str:
     if node not in alive:
         return "an output activation: no layer follows it"
     if provenance.is_gate(node):
@@ -258,4 +271,14 @@ def _no_replacement(node: fx.Node, act: Act, alive: set[fx.Node]) -> str:
         return f"{act.site.kind} has parameters or randomness of its own"
     if not act.own and act.caller is None:
         return "called by a function that is no method of a module"
+    if not _registered(model, act.site.path):
+        return "its module is made anew in forward, or kept in a list: not registered"
     return ""
+
+
+def _registered(model: nn.Module, path: str) -> bool:
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True

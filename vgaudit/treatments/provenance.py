@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
+from vgaudit.nn import ACTIVATIONS
 from vgaudit.treatments.recorded import Act
 
 CONVOLUTIONS = frozenset(f"conv{n}d" for n in (1, 2, 3))
@@ -49,6 +50,7 @@ _RESHAPES = frozenset(
         "rearrange",
         "T",
         "mT",
+        "pad",
     ]
 )
 _POOLS = frozenset(
@@ -56,10 +58,16 @@ _POOLS = frozenset(
     for kind in ("max", "avg", "adaptive_avg", "adaptive_max")
     for n in (1, 2, 3)
 )
+_TRANSPOSES = frozenset({"T", "mT", "t", "transpose", "swapaxes"})
 _PARTS = frozenset({"chunk", "split", "getitem", "unbind", "select", "narrow"})
 _MERGES = frozenset({"add", "sub", "cat", "concat", "stack", "sum", "iadd", "rsub"})
 _PRODUCTS = frozenset({"mul", "imul", "rmul"})
 
+_MATRIX_PRODUCTS = frozenset(
+    {"matmul", "rmatmul", "mm", "addmm", "bmm", "einsum", "baddbmm"}
+)
+
+_GROUPED = frozenset({"grouped_mm", "scaled_grouped_mm"})
 _GATE_STEPS = 4
 
 
@@ -112,7 +120,7 @@ def trace_back(activation: fx.Node) -> Chain:
     while place is not None:
         chain.nodes.append(place)
         name = name_of(place)
-        if name in WEIGHTED:
+        if name in WEIGHTED or weight_of(place) is not None:
             chain.source = place
             return chain
         if name in _NORMS:
@@ -139,13 +147,19 @@ def _obstacle(node: fx.Node, name: str) -> str:
         return f"several layers feed it through `{name}`"
     if name in _PRODUCTS:
         return "a product feeds it"
-    if name in {"matmul", "mm", "addmm", "bmm", "einsum", "baddbmm"}:
+    if name in _MATRIX_PRODUCTS:
+        if not any(_is_parameter(arg) for arg in operands(node)):
+            return f"a product of data (`{name}`) feeds it"
         return f"the weight is a raw parameter of `{name}`: its output axis is unknown"
     return f"`{name}` feeds it, which is no Linear or convolution"
 
 
 def _first(node: fx.Node) -> fx.Node | None:
-    return next((arg for arg in node.args if isinstance(arg, fx.Node)), None)
+    """Returns what flows into a node: of ``addmm`` not the bias, but the data."""
+    found = operands(node)
+    if name_of(node) in ("addmm", "baddbmm"):
+        found = found[-2:]
+    return found[0] if found else None
 
 
 def strangers(activation: fx.Node, chain: Chain) -> Iterator[fx.Node]:
@@ -166,8 +180,13 @@ def is_gate(activation: fx.Node) -> bool:
     """Tells whether all that the activation's output does is multiply other data.
 
     In squeeze-and-excitation the sigmoid is a gate; the value that it multiplies
-    also feeds the pooling before it, and is none.
+    also feeds the pooling before it, and is none. What cannot saturate on both sides
+    is no gate either: SiLU times a value is the activation of a gated linear unit.
     """
+    act = act_of(activation)
+    known = ACTIVATIONS.get(act.site.kind) if act is not None else None
+    if known is not None and not known.bounded:
+        return False
     front, multiplies = [activation], False
     for _ in range(_GATE_STEPS):
         following = []
@@ -216,11 +235,8 @@ def _has_weight(node: fx.Node) -> bool:
     name = name_of(node)
     if name in WEIGHTED or name in {"lstm", "gru", "rnn_tanh", "rnn_relu"}:
         return True
-    products = {"matmul", "mm", "addmm", "bmm", "einsum", "baddbmm", "rmatmul"}
     fused = {"multi_head_attention_forward", "scaled_dot_product_attention"}
-    if name in fused:
-        return True
-    return name in products
+    return name in fused or name in _MATRIX_PRODUCTS or name in _GROUPED
 
 
 def _is_weight(node: fx.Node, user: fx.Node) -> bool:
@@ -245,13 +261,89 @@ def next_linear(activation: fx.Node) -> str:
     return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """The parameter that a matrix product multiplies data with.
+
+    Attributes:
+        name: of the parameter.
+        rows: its units are its rows, as in ``linear``; else its columns.
+    """
+
+    name: str
+    rows: bool
+
+
+def weight_of(product: fx.Node) -> Weight | None:
+    """Returns the parameter of a ``matmul`` or ``addmm`` with one matrix of weights."""
+    name = name_of(product)
+    if name not in ("matmul", "mm", "addmm"):
+        return None
+    factors = operands(product)[-2:]
+    if len(factors) != 2 or _is_parameter(factors[0]):
+        return None
+    node, turns = factors[1], 0
+    while node.op == "call_function" and name_of(node) in _TRANSPOSES:
+        turns += 1
+        before = _first(node)
+        if before is None:
+            return None
+        node = before
+    if node.op != "get_attr" or node.target == "constant":
+        return None
+    return Weight(str(node.target), rows=turns % 2 == 1)
+
+
+def operands(node: fx.Node) -> list[fx.Node]:
+    """Returns the arguments of an operation that are nodes."""
+    return [arg for arg in node.args if isinstance(arg, fx.Node)]
+
+
+def _is_parameter(node: fx.Node) -> bool:
+    return not _is_data(node) and node.op != "placeholder"
+
+
 def weight_name(source: fx.Node) -> str | None:
     """Returns the name of the parameter that a layer multiplies with."""
+    product = weight_of(source)
+    if product is not None:
+        return product.name
     args = source.args
     weight = args[1] if len(args) > 1 else source.kwargs.get("weight")
     if isinstance(weight, fx.Node) and weight.op == "get_attr":
         return str(weight.target)
     return None
+
+
+_STANDARDISING = _NORMS | {"var_mean", "std_mean", "var", "std"}
+
+
+def computed(source: fx.Node) -> str:
+    """Returns why the weight that a layer multiplies with is no parameter of its own.
+
+    Standardised weights (``ScaledStdConv2d``) lose every scale, and AR with it.
+    """
+    args = operands(source)
+    node = args[1] if len(args) > 1 else None
+    seen: set[fx.Node] = set()
+    front = [node] if node is not None else []
+    standardised, part, names = False, False, []
+    while front:
+        place = front.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        if place.op == "get_attr":
+            names.append(str(place.target))
+        standardised = standardised or name_of(place) in _STANDARDISING
+        part = part or name_of(place) in _PARTS
+        front += operands(place)
+    name = names[0] if names else "a parameter"
+    if standardised:
+        return f"its scale cancels: {name} is standardised at every call"
+    if part:
+        return f"the layer's weight is a part of {name}: its output axis is unknown"
+    return f"the layer's weight is computed from {name} (a parametrization)"
 
 
 def users_of_parameter(graph: fx.Graph, name: str) -> list[fx.Node]:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from vgaudit.conversion import ConvertOptions, Edit, Refusal
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig, CannotRewrite
-from vgaudit.nn import ACTIVATIONS, AutoRotation
+from vgaudit.nn import ACTIVATIONS, AutoRotation, is_hub_conv1d
 from vgaudit.treatments.plan import LayerTarget
 from vgaudit.treatments.refit import Refit
 from vgaudit.treatments.statistics import check_alive, survey
-from vgaudit.treatments.steps import Step, add_bias
+from vgaudit.treatments.steps import Step, add_bias, units_of
 
 DEFAULT_LIMIT = 4.0
 
@@ -90,8 +90,7 @@ def with_bias(model: nn.Module, target: LayerTarget) -> list[Step]:
     layer: Any = model.get_submodule(target.path)
     if isinstance(layer, nn.RNNBase) or layer.bias is not None:
         return []
-    units = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-    add_bias(layer, int(units))
+    add_bias(layer, units_of(layer))
     return [Step(kind="bias", path=target.path)]
 
 
@@ -183,7 +182,7 @@ def _is_transposed(layer: nn.Module) -> bool:
 def _per_unit(layer: nn.Module, weight: Tensor, scale: Tensor) -> Tensor:
     """Returns ``scale`` in a shape that multiplies ``weight``."""
     scale = scale.to(weight.device)
-    if scale.dim() == 0:
+    if scale.dim() == 0 or is_hub_conv1d(type(layer)):
         return scale
     rest = [1] * (weight.dim() - 2)
     if not _is_transposed(layer):

@@ -9,8 +9,9 @@ Layers go in forward order, each measured behind those that were treated already
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,15 @@ from torch import Tensor, nn
 from vgaudit.conversion import ConvertOptions, Edit
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRewrite
-from vgaudit.nn import AutoRotation, Inputs, Limit, auto_rotate, bake, fold_
+from vgaudit.nn import (
+    AutoRotation,
+    Limit,
+    auto_rotate,
+    bake,
+    draw_limit,
+    fold_,
+    gate_limits,
+)
 from vgaudit.treatments.plan import LayerTarget
 from vgaudit.treatments.rescale import (
     Done,
@@ -28,11 +37,25 @@ from vgaudit.treatments.rescale import (
     with_bias,
     with_refit,
 )
+from vgaudit.treatments.rotation_options import (
+    denominator_of,
+    inputs_of,
+    source_of,
+    type_of,
+)
 from vgaudit.treatments.statistics import QUANTILE, LayerStatistics, check_alive, survey
 from vgaudit.treatments.steps import Step, Turn, without_fast_path
 
 _NOISE = 1e-5
 """A unit whose |f| stays below this share of D keeps the layer's L."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What was done to a layer, and the share of |z| > L on the data."""
+
+    text: str
+    exceeding: float | None = None
 
 
 def rotate(
@@ -76,74 +99,144 @@ def _one(
     options: ConvertOptions,
     *,
     centre: bool,
-) -> str:
+) -> _Change:
     """Rotates one layer and returns what was done."""
     layer = model.get_submodule(target.path)
     if options.preserve:
-        return _preserving(layer, found)
+        return _preserving(layer, found, options)
     if isinstance(layer, nn.RNNBase):
         return _gates(layer, found, options)
-    return _calibrated(layer, found, limit_of(target.kind, options), centre)
+    return _turned(layer, target, found, options, centre=centre)
 
 
-def _edit(target: LayerTarget, kind: str, change: str) -> Edit:
+def _edit(target: LayerTarget, kind: str, change: _Change) -> Edit:
     first = target.acts[0].site if target.acts else None
     return Edit(
         path=target.path,
         kind=kind,
-        change=change,
+        change=change.text,
         activations=tuple(act.site.key for act in target.acts),
         source=first.source if first else None,
+        exceeding=change.exceeding,
     )
 
 
-def _preserving(layer: nn.Module, found: LayerStatistics) -> str:
-    auto_rotate(layer, limit=Limit("preserve"), inputs=moments(found))
-    return "auto-rotated with L = D: ρ = 1, the function is kept; L is trained"
+def _preserving(
+    layer: nn.Module, found: LayerStatistics, options: ConvertOptions
+) -> _Change:
+    auto_rotate(
+        layer,
+        limit=Limit("preserve", type_of(options)),
+        denominator=denominator_of(options),
+        inputs=inputs_of(found, options),
+    )
+    trained = "trained" if options.limit_type.startswith("auto") else "frozen"
+    return _Change(
+        f"auto-rotated with L = D: ρ = 1, the function is kept; L is {trained}"
+    )
 
 
-def _gates(layer: nn.RNNBase, found: LayerStatistics, options: ConvertOptions) -> str:
-    rotated = auto_rotate(layer, limit=options.limit, inputs=moments(found))
-    fold_(rotated)
-    limits = "4 and 2" if options.limit is None else f"{options.limit:g}"
-    return f"gates auto-rotated, L = {limits}, not calibrated; folded"
+def _gates(
+    layer: nn.RNNBase, found: LayerStatistics, options: ConvertOptions
+) -> _Change:
+    limit = options.limit
+    if limit is None and options.limit_type.endswith("shared"):
+        raise CannotRewrite(
+            f"VG701 one L for the gates of {type(layer).__name__}, which need 4 and 2",
+            hint="give the one with --limit, or use --ar-type auto-indep",
+        )
+    rotated = auto_rotate(
+        layer,
+        limit=Limit(gate_limits(layer) if limit is None else limit, type_of(options)),
+        denominator=denominator_of(options),
+        inputs=inputs_of(found, options),
+    )
+    folded = _fold(rotated, options)
+    limits = "4 and 2" if limit is None else f"{limit:g}"
+    return _Change(f"gates auto-rotated, L = {limits}, not calibrated{folded}")
 
 
-def _calibrated(
-    layer: nn.Module, found: LayerStatistics, limit: float, centre: bool
-) -> str:
+def _turned(
+    layer: nn.Module,
+    target: LayerTarget,
+    found: LayerStatistics,
+    options: ConvertOptions,
+    *,
+    centre: bool,
+) -> _Change:
+    """Rotates a Linear layer or convolution."""
     size = check_alive(found, centred=centre)
     mean = found.mean
     if centre:
         transform_(layer, scale=torch.ones((), dtype=torch.float64), shift=mean)
-    rotated = auto_rotate(layer, limit=1.0, inputs=moments(found))
-    rows = torch.cat(found.sample).double()
-    rows = (rows - mean if centre else rows).abs()
-    share = _set_limit(rotated, rows, limit)
-    fold_(rotated)
-    return (
-        f"auto-rotated and folded{', centred' if centre else ''}: 99 % of |z| below "
-        f"{limit:g} (was {size:.3g}), |z| > L in {100 * share:.1f} %"
+    wanted, source = limit_of(target.kind, options), source_of(options)
+    drawn = _first_limit(target.path, len(mean), wanted, options)
+    rotated = auto_rotate(
+        layer,
+        limit=Limit(drawn, type_of(options)),
+        denominator=denominator_of(options),
+        inputs=inputs_of(found, options),
     )
+    share = None
+    if not rotated.border_matters():
+        rows = torch.cat(found.sample).double()
+        rows = (rows - mean if centre else rows).abs()
+        turned = rows / rotated.denominator().double()
+        share = float((turned > 1).double().mean())
+        if source == "calibrated":
+            _calibrate(rotated, turned, wanted)
+    folded = _fold(rotated, options)
+    how = f"auto-rotated{folded}{', centred' if centre else ''}"
+    if source == "calibrated":
+        figures = f"99 % of |z| below {wanted:g} (was {size:.3g})"
+    elif source == "value":
+        figures = f"D {options.denominator}, L = {wanted:g}"
+    else:
+        figures = f"D {options.denominator}, L drawn ({source})"
+    if share is None:
+        return _Change(f"{how}: {figures}, D along the border as the authors'")
+    return _Change(f"{how}: {figures}, |z| > L in {100 * share:.1f} %", share)
+
+
+def _first_limit(
+    path: str, units: int, wanted: float, options: ConvertOptions
+) -> float | Tensor:
+    """Returns L as it is before any calibration; a draw depends on the path alone."""
+    source = source_of(options)
+    if source in ("calibrated", "value"):
+        return wanted if source == "value" else 1.0
+    generator = torch.Generator().manual_seed(zlib.crc32(path.encode()))
+    count = 1 if options.limit_type.endswith("shared") else units
+    drawn = draw_limit(source, count, generator=generator)  # type: ignore[arg-type]
+    return drawn.reshape(()) if options.limit_type.endswith("shared") else drawn
+
+
+def _fold(layer: AutoRotation, options: ConvertOptions) -> str:
+    """Folds ρ into the weights where that is wanted, and says so."""
+    wanted = options.fold
+    if wanted is None:
+        wanted = not layer.border_matters()
+    if not wanted:
+        return ", not folded"
+    fold_(layer)
+    return ", folded"
 
 
 @torch.no_grad()
-def _set_limit(layer: AutoRotation, rows: Tensor, limit: float) -> float:
-    """Sets L of every unit from |f|, ``[rows, units]``; returns the share above L."""
-    turned = rows / layer.denominator().double()
-    rank = max(1, round(QUANTILE * turned.shape[0]))
-    found = turned.kthvalue(rank, 0).values
+def _calibrate(layer: AutoRotation, turned: Tensor, limit: float) -> None:
+    """Sets L from |f| / D, ``[rows, units]``: its 99 % quantile times ρ·D is the limit.
+
+    One L a unit, or one for the layer where it is shared. A unit that hardly varies
+    takes the layer's.
+    """
     whole = turned.flatten()
     overall = whole.kthvalue(max(1, round(QUANTILE * whole.numel()))).values
-    found = torch.where(found > _NOISE, found, overall)
-    layer.set_limit_(limit / found)
-    return float((turned > 1).double().mean())
-
-
-def moments(found: LayerStatistics) -> Inputs:
-    """Returns what reaches a layer, per input channel."""
-    mean, std = found.inputs.moments()
-    return Inputs.moments(mean.float(), std.float())
+    if layer.ar_limit.dim() == 0:
+        layer.set_limit_(limit / overall)
+        return
+    rank = max(1, round(QUANTILE * turned.shape[0]))
+    found = turned.kthvalue(rank, 0).values
+    layer.set_limit_(limit / torch.where(found > _NOISE, found, overall))
 
 
 def turn_of(layer: nn.Module) -> Turn:

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from torch import nn
@@ -112,17 +112,64 @@ def _is_flag(node: ast.expr) -> bool:
 def _method(kind: type, code: CodeType) -> tuple[str, FunctionType]:
     for base in kind.__mro__:
         for name, value in vars(base).items():
-            if not isinstance(value, FunctionType) or value.__code__ is not code:
+            if not isinstance(value, FunctionType):
+                continue
+            function = layers_of(value)[-1]
+            if function.__code__ is not code:
                 continue
             if inspect.getattr_static(kind, name) is not value:
                 raise CannotRewrite(
                     f"VG701 {code.co_qualname} is overridden and called by super()"
                 )
-            return name, value
+            return name, function
     raise CannotRewrite(
-        f"VG701 {code.co_qualname} is decorated, generated or no method of "
+        f"VG701 {code.co_qualname} is generated or no method of "
         f"{kind.__name__}: its source cannot be edited"
     )
+
+
+def layers_of(function: FunctionType) -> list[FunctionType]:
+    """Returns a function and those that it wraps, the innermost last.
+
+    Only a wrapper that holds the wrapped function in its closure, as decorators made
+    with ``functools.wraps`` do, can be made again around another.
+    """
+    found = [function]
+    while True:
+        inner = found[-1].__dict__.get("__wrapped__")
+        cells = found[-1].__closure__ or ()
+        held = any(_content(cell) is inner for cell in cells)
+        if not isinstance(inner, FunctionType) or not held:
+            return found
+        found.append(inner)
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+def _wrapped_again(layers: Sequence[FunctionType], made: FunctionType) -> FunctionType:
+    """Returns the wrappers of a method around another one."""
+    for old, wrapper in zip(reversed(layers[1:]), reversed(layers[:-1]), strict=True):
+        closure = tuple(
+            CellType(made) if _content(cell) is old else cell
+            for cell in wrapper.__closure__ or ()
+        )
+        again = FunctionType(
+            wrapper.__code__,
+            wrapper.__globals__,
+            wrapper.__name__,
+            wrapper.__defaults__,
+            closure,
+        )
+        again.__kwdefaults__ = wrapper.__kwdefaults__
+        again.__doc__, again.__qualname__ = wrapper.__doc__, wrapper.__qualname__
+        again.__dict__.update({**wrapper.__dict__, "__wrapped__": made})
+        made = again
+    return made
 
 
 def _parsed(function: FunctionType) -> tuple[str, ast.Module, int]:
@@ -143,10 +190,8 @@ def _parsed(function: FunctionType) -> tuple[str, ast.Module, int]:
 def _definition(tree: ast.Module, name: str) -> ast.FunctionDef:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            if node.decorator_list:
-                break
             return node
-    raise CannotRewrite(f"VG701 {name} is decorated or asynchronous")
+    raise CannotRewrite(f"VG701 {name} is asynchronous or made at run time")
 
 
 def _find(definition: ast.FunctionDef, span: Span) -> tuple[ast.Call, bool]:
@@ -255,7 +300,8 @@ def _revive(kind: Any, edits: tuple[CallEdit, ...]) -> nn.Module:
 def _rewritten_method(
     kind: type, name: str, edits: Sequence[CallEdit]
 ) -> Callable[..., Any]:
-    function = getattr(kind, name)
+    layers = layers_of(getattr(kind, name))
+    function = layers[-1]
     text, tree, start = _parsed(function)
     if digest(text) != edits[0].sha256:
         raise CannotRewrite(
@@ -277,7 +323,7 @@ def _rewritten_method(
     made.__kwdefaults__ = function.__kwdefaults__
     made.__doc__, made.__qualname__ = function.__doc__, function.__qualname__
     made.__annotations__ = dict(function.__annotations__)
-    return made
+    return _wrapped_again(layers, made)
 
 
 def _without_evaluation(definition: ast.FunctionDef) -> None:
@@ -288,10 +334,11 @@ def _without_evaluation(definition: ast.FunctionDef) -> None:
         if argument is not None:
             argument.annotation = None
     definition.returns = None
-    nothing = ast.Constant(None)
-    arguments.defaults = [nothing for _ in arguments.defaults]
+    definition.decorator_list = []
+    arguments.defaults = [ast.Constant(None) for _ in arguments.defaults]
     arguments.kw_defaults = [
-        None if default is None else nothing for default in arguments.kw_defaults
+        None if default is None else ast.Constant(None)
+        for default in arguments.kw_defaults
     ]
 
 
@@ -318,6 +365,7 @@ def _compiled(
         decorator_list=[],
     )
     tree = ast.Module([outer], [])
+    ast.fix_missing_locations(definition)
     ast.increment_lineno(definition, start - 2)
     ast.fix_missing_locations(tree)
     whole = compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)

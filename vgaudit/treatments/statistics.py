@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,16 +26,20 @@ QUANTILE = 0.99
 
 @dataclass(slots=True)
 class _Sums:
-    """Count, sum and sum of squares per channel, in float64."""
+    """Count, sum and sum of squares per channel, in float64; and the whole range."""
 
     count: int = 0
     total: Tensor | None = None
     squares: Tensor | None = None
+    low: float = math.inf
+    high: float = -math.inf
 
     def add(self, rows: Tensor) -> None:
         wide = rows.double()
         total, squares = wide.sum(0), wide.square().sum(0)
         self.count += rows.shape[0]
+        low, high = wide.aminmax()
+        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
         self.total = total if self.total is None else self.total + total
         self.squares = squares if self.squares is None else self.squares + squares
 

@@ -161,17 +161,22 @@ def add_bias(layer: nn.Module, units: int) -> None:
     layer.bias = nn.Parameter(zeros, requires_grad=weight.requires_grad)
 
 
+def units_of(layer: Any) -> int:
+    """Returns the number of units of a Linear layer or convolution."""
+    names = ("out_features", "out_channels", "nf")
+    return int(next(getattr(layer, name) for name in names if hasattr(layer, name)))
+
+
 def _bias(model: nn.Module, step: Step) -> None:
     layer = model.get_submodule(step.path)
-    count: Any = getattr(layer, "out_features", None) or layer.out_channels
-    add_bias(layer, int(count))
+    add_bias(layer, units_of(layer))
 
 
 def _rotate(model: nn.Module, step: Step) -> None:
     turn = step.turn
     assert turn is not None
     layer: Any = model.get_submodule(step.path)
-    names = ("in_features", "in_channels", "input_size")
+    names = ("in_features", "in_channels", "input_size", "nx")
     count = next(getattr(layer, name) for name in names if hasattr(layer, name))
     size = () if turn.scalar_inputs else (int(count),)
     inputs = Inputs(torch.zeros(size), torch.ones(size), turn.inputs)  # type: ignore[arg-type]
