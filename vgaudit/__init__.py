@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         assert_gradient_healthy,
         convert,
         load,
+        retrain,
         save,
         scan,
         watch,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vgaudit.flow import GradientFlow
     from vgaudit.job import DataOptions, LoadOptions, ProbeOptions
     from vgaudit.judge import Policy
+    from vgaudit.retraining import RetrainOptions
 
 __version__ = "0.1.0"
 
@@ -37,10 +39,12 @@ _HOMES = {
     "Policy": "vgaudit.judge",
     "ProbeOptions": "vgaudit.job",
     "Report": "vgaudit.findings",
+    "RetrainOptions": "vgaudit.retraining",
     "VgauditError": "vgaudit.errors",
     "assert_gradient_healthy": "vgaudit.api",
     "convert": "vgaudit.api",
     "load": "vgaudit.api",
+    "retrain": "vgaudit.api",
     "save": "vgaudit.api",
     "scan": "vgaudit.api",
     "watch": "vgaudit.api",
@@ -57,12 +61,14 @@ __all__ = [
     "Policy",
     "ProbeOptions",
     "Report",
+    "RetrainOptions",
     "VgauditError",
     "assert_gradient_healthy",
     "convert",
     "load",
     "nn",
     "optim",
+    "retrain",
     "save",
     "scan",
     "watch",

@@ -29,6 +29,8 @@ from vgaudit.judge import DEFAULT, Policy, judge
 from vgaudit.measure import measure
 from vgaudit.probe import probe
 from vgaudit.probe.watch import Watch
+from vgaudit.retraining import Method, Retraining, RetrainOptions
+from vgaudit.training import retrain as training
 
 LossFunction = Callable[[Any, Any], Tensor]
 
@@ -148,6 +150,58 @@ def convert(
     if before is not None and after is not None:
         both = compared(judge(before, policy), judge(after, policy))
     return Converted(treated.model, done, both)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Retrained:
+    """A trained copy of a model, with all that was recorded and both scans."""
+
+    model: nn.Module
+    retraining: Retraining
+    comparison: Comparison
+
+
+def retrain(
+    model: nn.Module,
+    data: Any,
+    *,
+    method: Method = "sdagd",
+    epochs: int | None = None,
+    valid: Any = None,
+    loss: str | LossFunction | None = None,
+    controls: Sequence[str] = (),
+    options: RetrainOptions | None = None,
+    run_folder: str | Path | None = None,
+    resume: bool = False,
+    probe_options: ProbeOptions | None = None,
+    policy: Policy = DEFAULT,
+) -> Retrained:
+    """Trains a copy of a model and proves what that changed.
+
+    Args:
+        model: stays as it is.
+        data: ``(x, y)``, a ``Dataset``, a ``DataLoader``, or a list of batches.
+        method: ``sdagd``, ``rai``, ``adact``, ``adam``, ``adamw`` or ``sgd``.
+        epochs: passes over the data; None takes the method's own number.
+        valid: what to validate on; None holds a tenth of ``data`` out.
+        loss: a loss spec, or a function of output and labels; None chooses.
+        controls: methods that train beside it, such as ``adam`` or ``adam:lr=0.003``.
+        options: all options; replaces ``method``, ``epochs`` and ``controls``.
+        run_folder: for checkpoints; then Ctrl-C finishes the step and saves.
+        resume: continue from there.
+        probe_options: device, and how to measure.
+        policy: of the comparison.
+
+    Raises:
+        VgauditError: data, model or method fail.
+    """
+    asked = RetrainOptions(method=method, epochs=epochs, controls=tuple(controls))
+    target, measured = describe(model), probe_options or ProbeOptions()
+    task = training.opened(model, target, data, valid=valid, options=options or asked)
+    task = dataclasses.replace(task, loss=loss, probe=measured)
+    done = training.train_here(task, run_folder, resume=resume)
+    both = compared(*(judge(audit, policy) for audit in done.audits))
+    return Retrained(done.model, done.retraining, both)
 
 
 def _measurement(

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from vgaudit.errors import BadConfig, CannotRun
-from vgaudit.job import ScanJob
+from vgaudit.flow import Target
+from vgaudit.job import DataOptions, ScanJob
 from vgaudit.loading import LoadedModel
 from vgaudit.plain import visible
+from vgaudit.probe.state import unwrap
 from vgaudit.retraining import Progress, Retraining, RetrainOptions
 from vgaudit.training.campaign import USUAL_EVERY, Surroundings
 from vgaudit.training.checkpoint import RunFolder
-from vgaudit.training.opening import open_samples
+from vgaudit.training.opening import open_samples, samples_of
 from vgaudit.training.options import check
 from vgaudit.training.output import check_output, write
+from vgaudit.training.signals import asked_to_stop
 from vgaudit.training.task import Finished, Task, train
 from vgaudit.treatments import Origin, open_model
 from vgaudit.treatments.proof import architecture_of
@@ -161,3 +168,57 @@ def _written(
     path = Path(job.output)
     files = write(done.model.cpu(), path, origin=origin, force=job.force)
     return dataclasses.replace(done.retraining, written=files)
+
+
+def opened(
+    model: nn.Module,
+    target: Target,
+    data: Any,
+    *,
+    valid: Any = None,
+    options: RetrainOptions,
+) -> Task:
+    """Returns the training of a copy of a model on Python objects.
+
+    Args:
+        model: stays as it is.
+        target: what is known of it.
+        data: as in ``samples_of``.
+        valid: samples to validate on, or None.
+        options: how to train.
+
+    Raises:
+        CannotLoad: an object is no data, or fails.
+        BadConfig: an option is wrong.
+    """
+    check(options)
+    copied = copy.deepcopy(unwrap(model))
+    seeded = DataOptions(seed=options.seed)
+    samples = samples_of(data, copied, seeded, _silent)
+    held = None if valid is None else samples_of(valid, copied, seeded, _silent)
+    return Task(
+        model=copied, target=target, samples=samples, valid=held, options=options
+    )
+
+
+def train_here(task: Task, place: str | Path | None, *, resume: bool) -> Finished:
+    """Trains in this process; with a folder for checkpoints, Ctrl-C saves first.
+
+    Raises:
+        KeyboardInterrupt: after the checkpoint was written.
+        VgauditError: anything fails.
+    """
+    given = None if place is None else str(place)
+    folder = folder_for(None, given, resume=resume, force=False)
+    if folder is None:
+        return train(task, Surroundings())
+    with folder.held(), asked_to_stop() as asked:
+        done = train(task, Surroundings(folder=folder, resume=resume, stop=asked))
+        if done.retraining.early:
+            raise KeyboardInterrupt(f"saved in {place}: resume=True continues")
+        folder.clear()
+    return done
+
+
+def _silent(_sentence: str) -> None:
+    """Tells nobody."""

@@ -15,7 +15,7 @@ from vgaudit.data.losses import check_labels
 from vgaudit.data.losses.outputs import own_loss
 from vgaudit.data.seeding import private_random
 from vgaudit.errors import BadConfig, CannotRun
-from vgaudit.flow import GradientFlow, Target
+from vgaudit.flow import Audit, GradientFlow, Target
 from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.plain import visible
 from vgaudit.probe import probe
@@ -65,6 +65,14 @@ class Finished:
 
     model: nn.Module
     retraining: Retraining
+
+    @property
+    def audits(self) -> tuple[Audit, Audit]:
+        """The scans before and after, of a training that came to its end."""
+        before, after = self.retraining.before, self.retraining.after
+        assert before is not None
+        assert after is not None
+        return before, after
 
 
 def train(task: Task, around: Surroundings) -> Finished:
