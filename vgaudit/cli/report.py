@@ -15,7 +15,7 @@ def report(
         Path,
         typer.Argument(help="A report written by --report json=PATH.", metavar="FILE"),
     ],
-    to: Annotated[str, typer.Option(help="The format: text or json.")] = "text",
+    to: Annotated[str, typer.Option(help="Format: text, json, html …")] = "text",
     top: o.Top = 20,
     verbose: o.Verbose = False,
 ) -> int:

@@ -75,17 +75,18 @@ def retrain(
     same start beside it, scans before and after, and keeps the best epoch. Ctrl-C and
     SIGTERM finish the step and save; --resume continues.
     """
-    from vgaudit.cli.output import renderer, show
+    from vgaudit.cli.changes import Changes
     from vgaudit.cli.training import compared, trained
     from vgaudit.reports import retraining as words
 
-    renderer(format)
     _check_out(ctx.params)
+    outputs = Changes.chosen(ctx.params, inputs=(model, weights, data, valid_data))
     done, status = trained(ctx.params, ctx.obj)
-    comparison = compared(done, ctx.params, ctx.obj)
-    if not quiet or format != "text":
-        again = _again(ctx.obj)
-        show(words.render(done, comparison, form=format, top=top, resume=again))
+    both = compared(done, ctx.params, ctx.obj)
+    again = _again(ctx.obj)
+    outputs.deliver(
+        lambda form: words.render(done, both, form=form, top=top, resume=again)
+    )
     return status
 
 

@@ -1,4 +1,4 @@
-"""Trainings, as text or JSON: epochs, controls, and the scans before and after."""
+"""Trainings as text, JSON or HTML: epochs, controls, and both scans."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vgaudit.compare import Comparison
 from vgaudit.errors import CannotLoad
 from vgaudit.plain import to_plain, visible
+from vgaudit.reports import html
 from vgaudit.reports.comparison import SCHEMA_VERSION, comparison_lines
 from vgaudit.retraining import Against, Epoch, Retraining, Run
 from vgaudit.rules.wording import count, decades, number
@@ -34,15 +35,17 @@ def render(
     top: int = MOST,
     resume: str = "",
 ) -> str:
-    """Returns a training with its comparison as ``text`` or ``json``.
+    """Returns a training with its comparison as ``text``, ``json`` or ``html``.
 
     Args:
         done: what was trained.
         comparison: of the scans before and after; None for an interrupted training.
-        form: ``text`` or ``json``.
+        form: ``text``, ``json`` or ``html``.
         top: epochs and findings that text shows.
         resume: the command that continues an interrupted training.
     """
+    if form == "html":
+        return html.retrained(done, comparison).document()
     if form == "json":
         record = {
             "schema_version": SCHEMA_VERSION,

@@ -1,0 +1,73 @@
+"""Where comparisons, conversions and trainings go: text, JSON and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vgaudit.cli.output import destinations, renderer, show, write
+from vgaudit.errors import BadConfig
+from vgaudit.plain import visible
+
+FORMS = ("text", "json", "html")
+"""The other formats know findings of one scan, and no change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """All that a command about a change writes.
+
+    Attributes:
+        form: the format of standard output.
+        files: format and path of each ``--report``.
+        quiet: no text on standard output.
+    """
+
+    form: str
+    files: tuple[tuple[str, Path], ...]
+    quiet: bool = False
+
+    @classmethod
+    def chosen(
+        cls, given: Mapping[str, Any], *, inputs: Sequence[str | None]
+    ) -> Changes:
+        """Returns what the options of a command ask for.
+
+        Args:
+            given: the parameters of the command by name.
+            inputs: files that may not be written over.
+
+        Raises:
+            BadConfig: a format is unknown, or cannot show a change.
+            CannotWrite: a file could not be written.
+        """
+        texts = given["report"] or ()
+        files = destinations(texts, inputs=inputs, force=given["force"])
+        for form in (given["format"], *(form for form, _ in files)):
+            _check(form)
+        return cls(given["format"], files, quiet=bool(given.get("quiet")))
+
+    def deliver(self, render: Callable[[str], str]) -> None:
+        """Writes the change to every place.
+
+        Args:
+            render: returns it in a format.
+
+        Raises:
+            CannotWrite: a file cannot be written.
+        """
+        for form, path in self.files:
+            write(path, render(form))
+        if self.form != "text" or not self.quiet:
+            show(render(self.form))
+
+
+def _check(form: str) -> None:
+    renderer(form)
+    if form not in FORMS:
+        raise BadConfig(
+            f"the format {visible(form)} shows one scan, and no change",
+            hint=f"one of {', '.join(FORMS)}",
+        )
