@@ -56,6 +56,10 @@ def probe(
     """
     options = options or ProbeOptions()
     model = state.unwrap(model)
+    if options.static:
+        from vgaudit.probe.deep import static
+
+        return static(model, batches, options)
     say = progress or (lambda _: None)
     device = parse_device(options.device)
     with (
