@@ -11,12 +11,13 @@ class StaticLayer:
 
     Attributes:
         layer: its path.
-        activation: what stands between it and the next layer towards the output;
-            ``linear`` if nothing.
+        activation: what feeds it, between it and the layer below; ``linear`` if
+            nothing does, and for the lowest layer.
         gain: its weights' factor on the variance of the signal: ‖W‖² per output.
-        critical: the gain at which the signal keeps its size through that
-            activation, at the size that it has there; NaN where no gain does.
-        decades: predicted decades of ‖δ‖ across the layer with its activation.
+        critical: the gain at which ‖δ‖ keeps its size through that activation, for
+            the signal that arrives there; NaN where no gain does.
+        decades: predicted decades of ‖δ‖ from its output to that of the layer below;
+            0 for the lowest.
     """
 
     layer: str
@@ -32,7 +33,7 @@ class PlainStretch:
 
     Attributes:
         layers: nearest the input first.
-        saturating: how many are followed by an activation with two rails.
+        saturating: how many are fed by an activation with two rails.
         decades: predicted decades of ‖δ‖ from the last layer to the first.
     """
 
@@ -48,7 +49,8 @@ class StaticFlow:
     Attributes:
         weight_layers: on the longest path.
         stretches: runs of two or more weight layers without norm or skip.
-        covered: weight layers that lie in one of them.
+        judged: weight layers of which something can be said: they lie in a stretch
+            that the theory covers, or beside a norm or a skip.
         predicted: decades over the whole trunk by the data-free theory; None where
             it does not reach from the output to the first layer.
         seconds: what following the graph and reading the weights took.
@@ -56,6 +58,6 @@ class StaticFlow:
 
     weight_layers: int
     stretches: tuple[PlainStretch, ...]
-    covered: int
+    judged: int
     predicted: float | None
     seconds: float

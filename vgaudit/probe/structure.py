@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from vgaudit.probe import assemble, graph, provenance, state
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.forward import failure, first_line, place
+from vgaudit.probe.graph import Graph
 from vgaudit.probe.lazy import materialised
+from vgaudit.probe.recording import Recording
 from vgaudit.probe.tensors import differentiable, map_tensors
 
 _NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
@@ -38,10 +41,26 @@ def structure(model: nn.Module, batch: Batch, *, mode: str = "train") -> Structu
     with torch.inference_mode(False), state.untouched(model), state.eager(model):
         model = materialised(model, [batch])
         state.prepare_mode(model, mode)
-        return _structure(model, batch)
+        followed = follow(model, batch)
+        return _describe(model, followed.blueprint, dict(model.named_parameters()))
 
 
-def _structure(model: nn.Module, batch: Batch) -> Structure:
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A forward pass on fake tensors: its graph, what it is called, its outputs."""
+
+    graph: Graph
+    blueprint: Blueprint
+    recording: Recording
+    outputs: list[Tensor]
+
+
+def follow(model: nn.Module, batch: Batch) -> Followed:
+    """Returns the graph of a forward pass that computed nothing.
+
+    Raises:
+        CannotRun: the forward pass fails, or depends on the values of tensors.
+    """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     twins: dict[int, Tensor] = {}
 
@@ -81,7 +100,7 @@ def _structure(model: nn.Module, batch: Batch) -> Structure:
     recording = recorder.recording
     plan = graph.plan(nodes, recording.entries, names, recording.calls)
     blueprint = build(model, nodes, recording, recorder.habits, plan)
-    return _describe(model, blueprint, dict(model.named_parameters()))
+    return Followed(nodes, blueprint, recording, heads)
 
 
 def _describe(
