@@ -56,6 +56,7 @@ def retrain(
     ignore: o.Ignore = None,
     set: o.Set = None,
     format: o.Format = "text",
+    report: o.ReportTo = None,
     force: o.Force = False,
     top: o.Top = 12,
     quiet: o.Quiet = False,
