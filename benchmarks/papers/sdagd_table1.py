@@ -245,6 +245,8 @@ def differences_table(found: Found) -> str:
 
     Of each seed only the nets that both have finished.
     """
+    if len(found) < 2:
+        return ""
     first, *others = found
     rows = []
     for method in others:

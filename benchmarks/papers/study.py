@@ -14,12 +14,14 @@ benchmarks/papers/results/NAME.jsonl; with --check it only says which are out of
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import io
 import json
 import math
 import re
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +31,6 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).resolve().parent / "results"
 UNFINISHED = 3
 
@@ -217,17 +218,25 @@ def renewed(page: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         first, name, options, _, last = match.groups()
-        command = [
-            *(sys.executable, "-m", f"benchmarks.papers.{name}", "--resume"),
-            *("--minutes", "0", "--out", str(STORED / f"{name}.jsonl")),
-            *shlex.split(options),
-        ]
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if found.returncode not in (0, UNFINISHED):
-            raise SystemExit(f"{name}: {found.stderr}")
-        return f"{first}\n{found.stdout.strip()}\n\n{last}"
+        return f"{first}\n{tables(name, shlex.split(options)).strip()}\n\n{last}"
 
     return BLOCK.sub(block, page)
+
+
+def tables(name: str, options: Sequence[str]) -> str:
+    """Returns what a study prints of its stored results."""
+    stored = ["--resume", "--minutes", "0", "--out", str(STORED / f"{name}.jsonl")]
+    before, printed = sys.argv, io.StringIO()
+    sys.argv = [name, *stored, *options]
+    try:
+        with contextlib.redirect_stdout(printed):
+            importlib.import_module(f"benchmarks.papers.{name}").main()
+    except SystemExit as end:
+        if end.code != UNFINISHED:
+            raise
+    finally:
+        sys.argv = before
+    return printed.getvalue()
 
 
 def main() -> None:
