@@ -18,18 +18,18 @@ from torch import Tensor, nn
 
 from vgaudit import data as sources
 from vgaudit import loading, treatments
-from vgaudit.compare import Comparison
 from vgaudit.compare import compare as compared
-from vgaudit.conversion import Conversion, ConvertOptions, Edit, Refusal, Treatment
+from vgaudit.conversion import ConvertOptions, Treatment
 from vgaudit.errors import BadConfig, NothingMeasured
 from vgaudit.findings import Report
 from vgaudit.flow import Audit, RunFacts, Target
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.judge import DEFAULT, Policy, judge
 from vgaudit.measure import measure
+from vgaudit.outcome import Converted, Retrained
 from vgaudit.probe import probe
 from vgaudit.probe.watch import Watch
-from vgaudit.retraining import Method, Retraining, RetrainOptions
+from vgaudit.retraining import Method, RetrainOptions
 from vgaudit.training import retrain as training
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -66,36 +66,6 @@ def load(
     if arch is not None:
         wanted = dataclasses.replace(wanted, arch=arch)
     return loading.load(text, wanted).module
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Converted:
-    """A converted model with its proof.
-
-    Attributes:
-        model: a converted copy; the original stays as it is.
-        conversion: all that was done, as plain values.
-        comparison: the same scan before and after; None if it was not wanted.
-    """
-
-    model: nn.Module
-    conversion: Conversion
-    comparison: Comparison | None
-
-    @property
-    def edits(self) -> tuple[Edit, ...]:
-        """What was converted."""
-        return self.conversion.edits
-
-    @property
-    def refusals(self) -> tuple[Refusal, ...]:
-        """What was not, and why."""
-        return self.conversion.refusals
-
-    @property
-    def max_abs_diff(self) -> float:
-        """The largest change of any output on the data, in train and in eval mode."""
-        return self.conversion.max_abs_diff
 
 
 def convert(
@@ -150,15 +120,6 @@ def convert(
     if before is not None and after is not None:
         both = compared(judge(before, policy), judge(after, policy))
     return Converted(treated.model, done, both)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Retrained:
-    """A trained copy of a model, with all that was recorded and both scans."""
-
-    model: nn.Module
-    retraining: Retraining
-    comparison: Comparison
 
 
 def retrain(

@@ -57,6 +57,12 @@ class Comparison:
     verdict: Verdict
     healthy: bool
 
+    def _repr_html_(self) -> str:
+        """Shows the comparison in a notebook."""
+        from vgaudit.reports.html import compared
+
+        return compared(self).fragment()
+
 
 def compare(before: Report, after: Report) -> Comparison:
     """Returns what changed from one report to another."""

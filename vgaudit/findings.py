@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Literal
 
 from vgaudit.flow import Audit, Source
@@ -12,6 +13,9 @@ Level = Literal["error", "warning", "info"]
 Optimizer = Literal["sgd", "adam"]
 Status = Literal["pass", "fail", "inconclusive", "error"]
 FailOn = Literal["error", "warning", "info", "never"]
+
+HTML = "vgaudit.reports.html"
+"""What draws a report for a notebook; by name, since words import no other part."""
 
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
 
@@ -137,3 +141,8 @@ class Report:
     def count(self, level: Level) -> int:
         """Returns how many findings have ``level``."""
         return sum(finding.level == level for finding in self.findings)
+
+    def _repr_html_(self) -> str:
+        """Shows the report in a notebook."""
+        page: str = import_module(HTML).scanned(self).fragment()
+        return page

@@ -1,0 +1,59 @@
+"""What the Python API returns of a treatment: the model, the record and the proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from vgaudit.compare import Comparison
+from vgaudit.conversion import Conversion, Edit, Refusal
+from vgaudit.reports import html
+from vgaudit.retraining import Retraining
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A converted model with its proof.
+
+    Attributes:
+        model: a converted copy; the original stays as it is.
+        conversion: all that was done, as plain values.
+        comparison: the same scan before and after; None if it was not wanted.
+    """
+
+    model: nn.Module
+    conversion: Conversion
+    comparison: Comparison | None
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What was converted."""
+        return self.conversion.edits
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What was not, and why."""
+        return self.conversion.refusals
+
+    @property
+    def max_abs_diff(self) -> float:
+        """The largest change of any output on the data, in train and in eval mode."""
+        return self.conversion.max_abs_diff
+
+    def _repr_html_(self) -> str:
+        """Shows the conversion in a notebook."""
+        return html.converted(self.conversion, self.comparison).fragment()
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """A trained copy of a model, with all that was recorded and both scans."""
+
+    model: nn.Module
+    retraining: Retraining
+    comparison: Comparison
+
+    def _repr_html_(self) -> str:
+        """Shows the training in a notebook."""
+        return html.retrained(self.retraining, self.comparison).fragment()
