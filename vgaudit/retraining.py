@@ -220,6 +220,7 @@ class Progress:
     Attributes:
         run: name of the run.
         epoch, epochs: the current epoch, from 1, and how many there will be.
+        finished: epochs that are validated and recorded.
         step, steps: optimizer steps done and in all.
         loss: mean over the epoch so far.
         metric: of the last validation.
@@ -230,6 +231,7 @@ class Progress:
     run: str
     epoch: int
     epochs: int
+    finished: int
     step: int
     steps: int
     loss: float | None = None

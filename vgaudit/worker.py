@@ -57,9 +57,9 @@ class Parent:
         """Tells how far a training is; at every epoch, else not too often."""
         sent, epoch, run = self._last
         now = time.monotonic()
-        news = (progress.epoch, progress.run) != (epoch, run)
-        if news or now - sent >= REPORT_EVERY or progress.step == progress.steps:
-            self._last = (now, progress.epoch, progress.run)
+        news = (progress.finished, progress.run) != (epoch, run)
+        if news or now - sent >= REPORT_EVERY:
+            self._last = (now, progress.finished, progress.run)
             self._send("progress", progress)
 
     @property

@@ -50,12 +50,10 @@ class Epochs(Phases):
         if sys.stderr.isatty():
             self._draw(record)
             return
-        ended = record["step"] == record["steps"]
-        place = (record["run"], record["epoch"] + ended)
-        if place != self._last and (ended or record["epoch"] > 1):
-            finished = place[1] - 1
+        place = (record["run"], record["finished"])
+        if record["finished"] and place != self._last:
             sys.stderr.write(
-                f"vgaudit: {visible(record['run'])} epoch {finished} of "
+                f"vgaudit: {visible(record['run'])} epoch {record['finished']} of "
                 f"{record['epochs']}: {figures(record)}\n"
             )
             sys.stderr.flush()
@@ -76,7 +74,7 @@ class Epochs(Phases):
             description=epoch,
             figures=Text(figures(record)),
         )
-        self._last = (record["run"], record["epoch"])
+        self._last = (record["run"], record["finished"])
 
     def _open_bar(self) -> None:
         from rich.console import Console

@@ -342,6 +342,7 @@ class Runner:
                 run=self._plan.name,
                 epoch=min(standing.epoch, self._epochs),
                 epochs=self._epochs,
+                finished=last.number,
                 step=done,
                 steps=total,
                 loss=last.train_loss if standing.loss is None else standing.loss,

@@ -23,6 +23,8 @@ from vgaudit.probe.tensors import map_tensors
 MOST_KEPT = 4 * 2**30
 """Bytes of samples that are kept in memory; more are read again in every epoch."""
 
+_CHUNK = 1000
+
 Say = Callable[[str], None]
 
 
@@ -139,10 +141,11 @@ def keep(samples: Any, skips: Skips, say: Say) -> Kept | None:
     if size * len(reader) > MOST_KEPT:
         return None
     chunks = []
-    for start in range(0, len(reader), 1000):
-        if start:
+    told = max(_CHUNK, len(reader) // 5)
+    for start in range(0, len(reader), _CHUNK):
+        if start and start % told < _CHUNK:
             say(f"reading the data: {start:,} of {len(reader):,}")
-        rows = range(start, min(start + 1000, len(reader)))
+        rows = range(start, min(start + _CHUNK, len(reader)))
         found = [sample[0] for row in rows if (sample := reader._one(row))]
         try:
             chunks.append(collate(found) if found else None)
