@@ -102,7 +102,7 @@ def _epochs(done: Retraining, top: int) -> Iterator[str]:
     metric = done.metric or "metric"
     yield (
         f"  {'epoch':>5} {'train loss':>11} {'valid loss':>11} {metric:>9} "
-        f"{'attenuation':>12} {'max/min grad':>13} {'skipped':>8} {'s':>7}"
+        f"{'attenuation':>12} {'grad spread':>13} {'skipped':>8} {'s':>7}"
     )
     shown = _chosen(done.run, top)
     for epoch in done.run.epochs:
@@ -148,10 +148,10 @@ def _runs(done: Retraining) -> Iterator[str]:
         yield row(done.metric, lambda epoch: _metric(epoch.metric, done))
     yield row("validation loss", lambda epoch: _number(epoch.valid_loss))
     yield row("attenuation, decades", lambda epoch: _decades(epoch.attenuation))
-    yield row("max/min gradient, decades", lambda epoch: _decades(epoch.spread))
+    yield row("gradient spread, decades", lambda epoch: _decades(epoch.spread))
     yield row("epoch", lambda epoch: str(epoch.number))
     wander = [NOTHING, *(_decades(run.wander, 2) for run in runs)]
-    yield f"{'wander over epochs, decades':<{LABEL}}" + "".join(
+    yield f"{'gradient wander, decades':<{LABEL}}" + "".join(
         f"{cell:>{COLUMN}}" for cell in wander
     )
     seconds = [NOTHING, *(f"{sum(e.seconds for e in run.epochs):.1f}" for run in runs)]
