@@ -223,7 +223,7 @@ class Progress:
         finished: epochs that are validated and recorded.
         step, steps: optimizer steps done and in all.
         loss: mean over the epoch so far.
-        metric: of the last validation.
+        metric: of the last validation, and ``measure`` its name.
         attenuation: in decades, after the last epoch.
         eta: seconds left, None while unknown.
     """
@@ -234,6 +234,7 @@ class Progress:
     finished: int
     step: int
     steps: int
+    measure: str = ""
     loss: float | None = None
     metric: float | None = None
     attenuation: float | None = None

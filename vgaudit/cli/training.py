@@ -20,6 +20,9 @@ from vgaudit.retraining import Retraining, RetrainOptions
 
 Given = Mapping[str, Any]
 
+TERMINATED = 143
+"""Where somebody else than this process's user ended the worker."""
+
 
 def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
     """Returns what was trained, and the exit code: 130 or 143 where it was ended.
@@ -45,7 +48,7 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
             "retrain", job, limits=jobs.limits(given), watcher=view, ending=ending
         )
     done = parse(answer)
-    return done, ending.status if done.early else 0
+    return done, (ending.status or TERMINATED) if done.early else 0
 
 
 def compared(done: Retraining, given: Given, typed: Sequence[str]) -> Comparison | None:

@@ -105,13 +105,16 @@ class Epochs(Phases):
 
 def figures(record: dict[str, Any]) -> str:
     """Returns loss, metric, attenuation and time left of a training, in words."""
+    measure = record.get("measure") or "metric"
+    share = "{:.1%}" if measure == "accuracy" else "{:.4f}"
     parts = []
     for name, form in (
         ("loss", "loss {:.4g}"),
-        ("metric", "metric {:.4g}"),
+        ("metric", f"{measure} {share}"),
         ("attenuation", "attenuation {:.1f}"),
     ):
         value = record.get(name)
         if isinstance(value, (int, float)):
-            parts.append(form.format(value).replace("-", "−"))
+            text = form.format(value).replace("-", "−")
+            parts.append(text.replace("%", " %"))
     return ", ".join(parts) or "no figures yet"

@@ -156,6 +156,17 @@ def _runs(done: Retraining) -> Iterator[str]:
     )
     seconds = [NOTHING, *(f"{sum(e.seconds for e in run.epochs):.1f}" for run in runs)]
     yield f"{'seconds':<{LABEL}}" + "".join(f"{x:>{COLUMN}}" for x in seconds)
+    for run in runs:
+        yield from _figures(run)
+
+
+def _figures(run: Run) -> Iterator[str]:
+    """Yields what the method says of itself, in the last epoch that said anything."""
+    last = next((e for e in reversed(run.epochs) if e.figures), None)
+    if last is not None:
+        yield f"{visible(run.name)}, epoch {last.number}:"
+        for name, value in last.figures.items():
+            yield f"  {visible(name):<{LABEL + 8}}{number(value):>{COLUMN}}"
 
 
 def _verdicts(done: Retraining) -> list[str]:

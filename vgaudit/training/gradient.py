@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from vgaudit.data.batch import Batch
 from vgaudit.data.losses import settled
 from vgaudit.errors import CannotRun, VgauditError
-from vgaudit.optim.norms import norms
 from vgaudit.plain import visible
 from vgaudit.probe.forward import is_out_of_memory
 from vgaudit.probe.tensors import map_tensors
@@ -61,6 +60,8 @@ class GradientTraining:
         self._scaler = torch.amp.GradScaler("cuda", enabled=self._half is torch.float16)
         self._params = [p for group in optimizer.param_groups for p in group["params"]]
         self._buffers = list(setup.model.buffers())
+        rate = optimizer.param_groups[0].get("initial_lr", 0.0)
+        setup.say(f"learning rate {float(rate):.3g}, schedule {options.schedule}")
 
     def step(self, batch: Batch, *, rows: Tensor, parts: int) -> StepOutcome:
         """Takes one optimizer step; see ``Method.step``.
@@ -117,9 +118,7 @@ class GradientTraining:
             raise CannotRun(
                 "no parameter has a gradient", hint="unfreeze a layer of the model"
             )
-        dense = [g.coalesce().values() if g.is_sparse else g for g in grads]
-        finite = all(map(math.isfinite, norms(dense)))
-        if math.isfinite(loss) and finite:
+        if math.isfinite(loss) and _finite(grads):
             return ""
         if self._half is torch.float16:
             # Without a finite gradient this only lowers the scale.
@@ -181,6 +180,19 @@ class GradientTraining:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scale"])
+
+
+def _finite(grads: Sequence[Tensor]) -> bool:
+    """Tells whether no gradient holds NaN or infinity; waits once for each device."""
+    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for grad in grads:
+        values = grad.coalesce().values() if grad.is_sparse else grad
+        if values.numel():
+            kinds.setdefault((values.device, values.dtype), []).append(values)
+    return all(
+        bool(torch.isfinite(torch.stack(torch._foreach_norm(group, math.inf))).all())
+        for group in kinds.values()
+    )
 
 
 def split(batch: Batch, parts: int) -> Iterator[Batch]:

@@ -13,6 +13,9 @@ from vgaudit.data.losses import settled
 from vgaudit.data.losses.compare import IGNORED, classify
 from vgaudit.data.losses.outputs import main_output
 from vgaudit.data.seeding import private_random
+from vgaudit.errors import CannotRun, VgauditError
+from vgaudit.plain import visible
+from vgaudit.probe.forward import is_out_of_memory
 from vgaudit.probe.tensors import cast
 from vgaudit.training.method import Scores
 
@@ -149,8 +152,26 @@ def score(
 
 
 def forward(model: nn.Module, batch: Batch, device: torch.device) -> tuple[Any, Any]:
-    """Returns output and labels of a batch, on the device."""
+    """Returns output and labels of a batch, on the device.
+
+    Raises:
+        CannotRun: the model fails, or memory runs out.
+    """
     args, kwargs, labels = cast(
         (batch.args, batch.kwargs, batch.labels), device=device, dtype=None
     )
-    return model(*args, **kwargs), labels
+    try:
+        return model(*args, **kwargs), labels
+    except VgauditError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise CannotRun(
+                f"out of memory with {batch.size} samples at once",
+                hint="lower --batch-size; --accumulate 2 leaves the steps as they are",
+            ) from error
+        text = (str(error).splitlines() or [""])[0]
+        raise CannotRun(
+            f"the model fails on its data: {type(error).__name__}: {visible(text)}",
+            hint="check the shape of the inputs; `vgaudit scan` names the layer",
+        ) from error

@@ -20,7 +20,7 @@ from vgaudit.probe.tensors import cast
 from vgaudit.retraining import Epoch, LayerGradient, Progress, RetrainOptions, Run
 from vgaudit.training import randomness
 from vgaudit.training.method import Entry, Method, Scores, Setup, StepOutcome
-from vgaudit.training.metrics import score
+from vgaudit.training.metrics import metric_of, score
 from vgaudit.training.recorder import Recorder, from_flow, weights_of
 from vgaudit.training.split import Drawn, Feed
 from vgaudit.training.standing import Standing, restored
@@ -345,6 +345,7 @@ class Runner:
                 finished=last.number,
                 step=done,
                 steps=total,
+                measure=metric_of(self._course.loss),
                 loss=last.train_loss if standing.loss is None else standing.loss,
                 metric=last.metric,
                 attenuation=last.attenuation,

@@ -66,8 +66,7 @@ class Feed:
 
     def validation(self) -> Iterator[Batch]:
         """Yields the validation samples, the same each time."""
-        size = max(self.size, 256)
-        for number, rows in enumerate(self.valid_rows.split(size)):
+        for number, rows in enumerate(self.valid_rows.split(self.size)):
             batch = self.valid.batch(rows, "valid", number)
             if batch is not None and not nonfinite(batch):
                 yield batch

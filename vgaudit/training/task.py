@@ -17,7 +17,6 @@ from vgaudit.data.seeding import private_random
 from vgaudit.errors import BadConfig, CannotRun
 from vgaudit.flow import Audit, GradientFlow, Target
 from vgaudit.job import DataOptions, ProbeOptions
-from vgaudit.plain import visible
 from vgaudit.probe import probe
 from vgaudit.probe.run import parse_device
 from vgaudit.probe.state import untouched
@@ -151,12 +150,6 @@ def _loss(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> L
         model.eval()
         try:
             output, labels = forward(model, batch, device)
-        except Exception as error:
-            text = (str(error).splitlines() or [""])[0]
-            raise CannotRun(
-                f"the model fails on its data: {type(error).__name__}: {visible(text)}",
-                hint="check the shape of the inputs; `vgaudit scan` names the layer",
-            ) from error
         finally:
             with torch.no_grad():
                 for buffer, value in buffers:
