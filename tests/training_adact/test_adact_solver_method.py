@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
-from vgaudit.data.losses import LOSSES
+from vgaudit.data.losses import LOSSES, resolve_loss
 from vgaudit.errors import CannotRewrite, CannotRun, VgauditError
 from vgaudit.nn import PiecewiseLinear, auto_rotate
 from vgaudit.retraining import RetrainOptions
@@ -40,7 +40,7 @@ def model(activation: nn.Module | None = None) -> nn.Sequential:
 def setup(net: nn.Module, data: Batch, *, loss: str = "cross-entropy") -> Setup:
     return Setup(
         model=net,
-        loss=Loss(loss, LOSSES[loss]),
+        loss=resolve_loss(loss, labelled=True),
         example=data,
         options=OPTIONS,
         epochs=10,

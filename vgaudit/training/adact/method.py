@@ -84,10 +84,11 @@ class Classic:
         loss, inputs, targets = 0.0, [], []
         for part in split(batch, pieces):
             x, output = features(self._setup.model, self._parts, part)
-            found = self._setup.loss.function(output, part.labels)
-            loss += float(found) * part.size / batch.size
+            # vgaudit's losses refuse outputs that no gradient could come of.
+            found = self._setup.loss.function(output.requires_grad_(), part.labels)
+            loss += found.item() * part.size / batch.size
             inputs.append(x)
-            targets.append(targets_of(self._setup.loss, part.labels, output))
+            targets.append(targets_of(self._setup.loss, part.labels, output.detach()))
         return loss, torch.cat(inputs), torch.cat(targets)
 
     @property
