@@ -31,7 +31,9 @@ FAMILIES = {
     "VG1": "Gradient",
     "VG2": "Explosion",
     "VG3": "Activations",
+    "VG4": "Architecture and initialisation",
     "VG5": "Loss and data",
+    "VG6": "Training dynamics",
     "VG9": "Gate",
 }
 

@@ -6,23 +6,33 @@ one name are an error at import.
 
 from __future__ import annotations
 
+from vgaudit.rules.adam_floor import AdamFloor
+from vgaudit.rules.attention_collapse import AttentionCollapse
 from vgaudit.rules.dead_units import DeadUnits
 from vgaudit.rules.disconnected_parameter import DisconnectedParameter
 from vgaudit.rules.exploding_activation import ExplodingActivation
 from vgaudit.rules.exploding_gradient import ExplodingGradient
 from vgaudit.rules.exploding_step import ExplodingStep
+from vgaudit.rules.forward_collapse import ForwardCollapse
+from vgaudit.rules.gain_mismatch import GainMismatch
+from vgaudit.rules.gradient_noise import GradientNoise
 from vgaudit.rules.incomplete_weights import IncompleteWeights
 from vgaudit.rules.nonfinite_gradient import NonfiniteGradient
 from vgaudit.rules.nonfinite_weight import NonfiniteWeight
 from vgaudit.rules.precision_underflow import PrecisionUnderflow
+from vgaudit.rules.rank_collapse import RankCollapse
 from vgaudit.rules.rule import Example, Rule, Training
 from vgaudit.rules.saturated_activation import SaturatedActivation
+from vgaudit.rules.saturating_stack import SaturatingStack
 from vgaudit.rules.skipped_data import SkippedData
 from vgaudit.rules.stalled_update import StalledUpdate
 from vgaudit.rules.suspicious_archive_member import SuspiciousArchiveMember
+from vgaudit.rules.theory_disagreement import TheoryDisagreement
 from vgaudit.rules.uncalibrated_normalization import UncalibratedNormalization
 from vgaudit.rules.uninformative_loss import UninformativeLoss
 from vgaudit.rules.unnormalized_input import UnnormalizedInput
+from vgaudit.rules.update_ratio import UpdateRatio
+from vgaudit.rules.update_swallowed import UpdateSwallowed
 from vgaudit.rules.vanishing_decay import VanishingDecay
 from vgaudit.rules.vanishing_gradient import VanishingGradient
 from vgaudit.rules.zero_gradient import ZeroGradient
@@ -65,8 +75,18 @@ RULES: tuple[Rule, ...] = table(
         ExplodingActivation(),
         SaturatedActivation(),
         DeadUnits(),
+        AttentionCollapse(),
+        SaturatingStack(),
+        GainMismatch(),
         SkippedData(),
         UninformativeLoss(),
         UnnormalizedInput(),
+        UpdateRatio(),
+        UpdateSwallowed(),
+        AdamFloor(),
+        GradientNoise(),
+        TheoryDisagreement(),
+        ForwardCollapse(),
+        RankCollapse(),
     )
 )

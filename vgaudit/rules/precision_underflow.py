@@ -87,9 +87,21 @@ class PrecisionUnderflow(Rule):
             value=precision.lost,
             limit=self.error if severe else self.warning,
             unit="share",
-            evidence=(precision.reason,) if precision.reason else (),
+            evidence=tuple(x for x in (precision.reason, _scale(audit)) if x),
             fix=Fix(
                 command="vgaudit explain VG106",
                 text="train in bfloat16, or with a loss scaler",
             ),
         )
+
+
+def _scale(audit: Audit) -> str:
+    """Returns which loss scale would save the gradient, where a deep scan knows it."""
+    deep = audit.flow.deep
+    if deep is None or not deep.precision or audit.flow.probe != "loss":
+        return ""
+    scales = [figures.loss_scale for figures in deep.precision]
+    known = [scale for scale in scales if scale is not None]
+    if len(known) < len(scales):
+        return "no loss scale saves every parameter in float16: the range is too wide"
+    return f"a loss scale of {max(known):,.0f} saves it in float16"
