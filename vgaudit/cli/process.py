@@ -44,9 +44,6 @@ class Watcher(Protocol):
     def note(self, line: str) -> None:
         """Shows a line that the model's own code wrote."""
 
-    def advance(self, record: dict[str, Any]) -> None:
-        """Shows how far a training is."""
-
 
 class WorkerBug(Exception):
     """An error in the worker that is nobody's but vgaudit's own."""
@@ -68,11 +65,17 @@ class Limits:
 class Ending:
     """Turns the first Ctrl-C or SIGTERM into a word to the worker: save, then end.
 
+    For tasks that tell how far they are.
+
+    Args:
+        advance: shows how far the task is.
+
     Attributes:
         status: what to exit with, 0 while nobody asked for the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advance: Callable[[dict[str, Any]], None]) -> None:
+        self.advance = advance
         self.status = 0
 
     @contextlib.contextmanager
@@ -127,7 +130,7 @@ def run(
             if ending is None:
                 return conversation.answer(limits.timeout)
             with ending.listening(conversation.end):
-                return conversation.answer(limits.timeout)
+                return conversation.answer(limits.timeout, ending.advance)
         except _Ended as end:
             raise _why(end, conversation, job) from None
         finally:
@@ -213,13 +216,17 @@ class _Conversation:
         self.watcher.phase("finishing the step and saving; once more ends at once")
         self.ask(b"end\n")
 
-    def answer(self, timeout: float | None) -> Any:
+    def answer(
+        self,
+        timeout: float | None,
+        advance: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Any:
         """Returns the result; passes phases on until it comes."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             message = self._next(deadline, timeout)
-            if isinstance(message.get("progress"), dict):
-                self.watcher.advance(message["progress"])
+            if advance and isinstance(message.get("progress"), dict):
+                advance(message["progress"])
             elif "progress" in message:
                 self.phase = visible(str(message["progress"]))
                 self.watcher.phase(self.phase)

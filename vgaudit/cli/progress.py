@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vgaudit.plain import visible
 
@@ -48,10 +48,6 @@ class Phases:
         elif not self._silent:
             sys.stderr.write(f"vgaudit: {visible(name)}\n")
             sys.stderr.flush()
-
-    def advance(self, record: dict[str, Any]) -> None:
-        """Shows how far a training is, as a phase."""
-        self.phase(f"{record['run']} epoch {record['epoch']} of {record['epochs']}")
 
     def note(self, line: str) -> None:
         """Shows a line that the model's own code wrote."""

@@ -42,8 +42,8 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
         "checkpoint_every": given["checkpoint_every"],
         "command": shlex.join(["vgaudit", *typed]),
     }
-    ending = Ending()
     with Epochs(silent=given["no_progress"], quiet=given["quiet"]) as view:
+        ending = Ending(view.advance)
         answer = run(
             "retrain", job, limits=jobs.limits(given), watcher=view, ending=ending
         )

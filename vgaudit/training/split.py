@@ -66,7 +66,7 @@ class Feed:
 
     def validation(self) -> Iterator[Batch]:
         """Yields the validation samples, the same each time."""
-        for number, rows in enumerate(self.valid_rows.split(self.size)):
+        for number, rows in enumerate(_parts(self.valid_rows, self.size)):
             batch = self.valid.batch(rows, "valid", number)
             if batch is not None and not nonfinite(batch):
                 yield batch
@@ -80,7 +80,7 @@ class Feed:
         generator = generator_for(self.seed, "look")
         order = torch.randperm(len(self.train_rows), generator=generator)
         found = []
-        for number, rows in enumerate(order.split(size)[:count]):
+        for number, rows in enumerate(_parts(order[: count * size], size)):
             batch = self.train.batch(self.train_rows[rows], "look", number)
             if batch is not None and not nonfinite(batch):
                 found.append(batch)
@@ -100,6 +100,11 @@ class Feed:
             skipped=self.train.skips.sentences(),
             notes=self.train.notes,
         )
+
+
+def _parts(rows: Tensor, size: int) -> Iterator[Tensor]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 @dataclass(frozen=True, slots=True)

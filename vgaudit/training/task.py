@@ -98,8 +98,12 @@ def train(task: Task, around: Surroundings) -> Finished:
     prepared = methods.entry(options).prepare(model, look, options)
     prepared.model.to(device)
 
+    # What a method freezes of a model that trained whole is still transport.
+    unfreeze = task.probe.unfreeze or all(p.requires_grad for p in model.parameters())
+    measured = dataclasses.replace(task.probe, unfreeze=unfreeze)
+
     def scan(trained: nn.Module) -> GradientFlow:
-        return probe(trained, look, loss=loss, options=task.probe)
+        return probe(trained, look, loss=loss, options=measured)
 
     course = Course(feed=fed, loss=loss, device=device, scan=scan, watcher=_Deaf())
     around.say(f"training with {options.method}")
