@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from vgaudit.plain import visible
+from vgaudit.rules.wording import number
 
 NAME = 72
 """The longest name that a table or the tip of a mark shows."""
@@ -71,8 +72,9 @@ def figure(value: float | None, digits: int = 2) -> str:
 
 def tick(value: float) -> str:
     """Returns a tick's label: ``−4``, ``0.5``, ``1e6``."""
-    wording = f"{value:g}" if abs(value) < 1e5 else f"{value:.0e}".replace("e+0", "e")
-    return wording.replace("e+", "e").replace("-", "−")
+    if value and not 1e-4 <= abs(value) < 1e5:
+        return number(value)
+    return f"{value:g}".replace("-", "−")
 
 
 def called(name: str) -> str:

@@ -1,0 +1,201 @@
+"""Pages of comparisons, conversions and trainings, and the commands that write them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.reports_html.reading import number, read
+from vgaudit.compare import compare
+from vgaudit.conversion import Conversion, ConvertOptions, Edit, Refusal
+from vgaudit.judge import judge
+from vgaudit.reports import comparison as words
+from vgaudit.reports import html
+from vgaudit.reports.json import render as to_json
+from vgaudit.retraining import (
+    Against,
+    Epoch,
+    LayerGradient,
+    Retraining,
+    RetrainOptions,
+    Run,
+    Split,
+)
+from vgaudit.rules.examples import chain
+
+SICK = judge(chain((-9.6, -8.0, -6.0, -4.0, -2.0, 0.0)))
+WELL = judge(chain())
+FOUND = compare(SICK, WELL)
+NASTY = "</td><script>x</script>"
+
+
+def table(page, label):
+    return next(
+        x.rows() for x in page.every("table") if x.attributes["aria-label"] == label
+    )
+
+
+def conversion() -> Conversion:
+    return Conversion(
+        options=ConvertOptions(to="ar"),
+        edits=(Edit(path=NASTY, kind="Linear", change="L = 4"),),
+        refusals=(Refusal(path="gate", kind="sigmoid", reason=NASTY),),
+        max_abs_diff=0.25,
+        output_scale=1.5,
+        preserved=False,
+        before=SICK.audit,
+        after=WELL.audit,
+        written=("out.safetensors",),
+        notes=(NASTY,),
+    )
+
+
+def run(name: str, rate: float) -> Run:
+    epochs = tuple(
+        Epoch(
+            number=i,
+            steps=10 * i,
+            train_loss=None if i == 0 else 2.0 - rate * i,
+            valid_loss=2.1 - rate * i,
+            metric=rate * i,
+            lr=0.1,
+            seconds=1.0,
+            attenuation=-9.6 + i,
+            layers=(LayerGradient(layer="a", rms=1.0, relative=-1.0, to_weight=0.1),),
+        )
+        for i in range(5)
+    )
+    return Run(name=name, epochs=epochs, best=4)
+
+
+def training() -> Retraining:
+    return Retraining(
+        options=RetrainOptions(method="sdagd"),
+        metric="accuracy",
+        loss="cross-entropy",
+        split=Split(train=900, valid=100, how="10 % of them, held out by seed 0"),
+        run=run("sdagd", 0.2),
+        controls=(run(NASTY, 0.1),),
+        against=(
+            Against(control="adam", outcome="better", difference=0.4, uncertainty=0.05),
+        ),
+        before=SICK.audit,
+        after=WELL.audit,
+    )
+
+
+PAGES = {
+    "comparison": lambda: html.compared(FOUND, SICK, WELL),
+    "bare comparison": lambda: html.compared(FOUND),
+    "conversion": lambda: html.converted(conversion(), FOUND),
+    "bare conversion": lambda: html.converted(replace(conversion(), before=None)),
+    "training": lambda: html.retrained(training(), FOUND),
+    "interrupted training": lambda: html.retrained(
+        replace(training(), run=Run(name="x", epochs=(), best=0), controls=())
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_change_is_one_safe_page(name) -> None:
+    made = PAGES[name]()
+    for text in (made.document(), made.fragment()):
+        page = read(text)
+
+        assert not list(page.every("script"))
+        assert 1 == len(list(page.every("h1")))
+        assert len(text.encode()) <= 300 * 1024
+
+
+def test_a_comparison_puts_both_sides_beside_each_other() -> None:
+    page = read(html.compared(FOUND, SICK, WELL).document())
+    rows = table(page, "Before and after")
+    profiles = table(page, "Depth profile before and after")
+    pair = page.one("div", "pair")
+
+    assert "Healthier: 9.6 decades lost before, 0.9 after." == page.one("h1").text
+    assert ["status", "fail", "pass"] == rows[1]
+    assert ["attenuation, decades", "−9.60", "−0.90"] == rows[2]
+    assert ["before", "after"] == [x.text for x in pair.every("h3")]
+    assert [-9.6, -0.9] == [number(x) for x in profiles[1][1:]]
+    assert [0.0, 0.0] == [number(x) for x in profiles[-1][1:]]
+    gone = [x.text for x in page.every("h2")]
+    assert "Findings that are gone" in gone
+    assert "New findings" not in gone
+
+
+def test_a_conversion_says_what_was_and_what_was_not_changed() -> None:
+    page = read(html.converted(conversion(), FOUND).document())
+
+    assert [NASTY, "Linear", "L = 4"] == table(page, "Edits")[1]
+    refused = table(page, "Left as they were (VG701)")[1]
+    assert ["gate", "sigmoid", "–", NASTY] == refused
+    lead = page.one("p", "lead").text
+    assert "1 edit, 1 activation left as it was." in lead
+    assert "changed by up to 0.25, where the largest was 1.5" in lead
+
+
+def test_a_training_has_its_curves_its_heatmap_and_its_controls() -> None:
+    page = read(html.retrained(training(), FOUND).document())
+    headings = [x.text for x in page.every("h3")]
+    against = table(page, "The treatment against each control")
+
+    assert "Learning curves" in headings
+    assert "Layers over epochs: sdagd" in headings
+    assert ["adam", "better", "0.4000", "0.0500"] == against[1]
+    assert 3 == len(list(page.every("div", "panel")))
+    # Both runs are in every panel.
+    for panel in page.every("div", "panel"):
+        assert 2 == len(list(panel.every("path", "line")))
+
+
+def test_words_and_pages_come_from_one_function() -> None:
+    page = words.render(FOUND, form="html", reports=(SICK, WELL))
+
+    assert html.compared(FOUND, SICK, WELL).document() == page
+    assert html.converted(conversion(), FOUND).document() == words.render_conversion(
+        conversion(), FOUND, form="html"
+    )
+
+
+def test_comparisons_show_themselves_in_a_notebook() -> None:
+    assert "Healthier" in read(FOUND._repr_html_()).one("h1").text
+
+
+@pytest.fixture
+def files(tmp_path):
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(to_json(SICK))
+    after.write_text(to_json(WELL))
+    return str(before), str(after)
+
+
+def test_compare_writes_html(cli, files, tmp_path) -> None:
+    place = tmp_path / "out.html"
+    outcome = cli("compare", *files, "--report", f"html={place}")
+
+    assert 0 == outcome.code
+    assert "better" in outcome.out
+    assert read(place.read_text(encoding="utf-8")).one("div", "pair")
+
+
+def test_compare_writes_no_file_over_an_input(cli, files) -> None:
+    outcome = cli("compare", *files, "--report", f"html={files[0]}", "--force")
+
+    assert 2 != outcome.code != 0
+    assert "is an input of this command" in outcome.err
+
+
+def test_formats_that_know_one_scan_alone_are_refused(cli, files) -> None:
+    outcome = cli("compare", *files, "--format", "csv")
+
+    assert 2 == outcome.code
+    assert "shows one scan, and no change" in outcome.err
+
+
+def test_an_archived_report_becomes_a_page(cli, files) -> None:
+    outcome = cli("report", files[0], "--to", "html")
+
+    assert 0 == outcome.code
+    assert html.render(SICK) == outcome.out
