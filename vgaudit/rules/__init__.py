@@ -7,7 +7,7 @@ one name are an error at import.
 from __future__ import annotations
 
 from vgaudit.rules.adam_floor import AdamFloor
-from vgaudit.rules.attention_collapse import AttentionCollapse
+from vgaudit.rules.attention_entropy_collapse import AttentionEntropyCollapse
 from vgaudit.rules.dead_units import DeadUnits
 from vgaudit.rules.disconnected_parameter import DisconnectedParameter
 from vgaudit.rules.exploding_activation import ExplodingActivation
@@ -75,7 +75,7 @@ RULES: tuple[Rule, ...] = table(
         ExplodingActivation(),
         SaturatedActivation(),
         DeadUnits(),
-        AttentionCollapse(),
+        AttentionEntropyCollapse(),
         SaturatingStack(),
         GainMismatch(),
         SkippedData(),
