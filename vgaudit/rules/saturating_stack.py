@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from vgaudit.findings import Finding, Fix, Level
 from vgaudit.flow import Audit, PlainStretch
+from vgaudit.plain import visible
 from vgaudit.rules.examples import chain
 from vgaudit.rules.examples_deep import stretch
 from vgaudit.rules.rule import Example, Rule, Training, threshold
@@ -115,6 +116,6 @@ class SaturatingStack(Rule):
 def _steepest(run: PlainStretch) -> str:
     worst = min(run.layers, key=lambda layer: layer.decades)
     return (
-        f"most is lost at {worst.layer}: gain {number(worst.gain)} where "
+        f"most is lost at {visible(worst.layer)}: gain {number(worst.gain)} where "
         f"{worst.activation} needs {number(worst.critical)}"
     )

@@ -17,7 +17,7 @@ from vgaudit.rules.wording import number, percent
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionCollapse(Rule):
+class AttentionEntropyCollapse(Rule):
     """The heads of an attention layer look at a single key, whatever the input.
 
     What it measures:
