@@ -177,6 +177,23 @@ AllowNonfinite = Annotated[
         rich_help_panel=MEASURE,
     ),
 ]
+Deep = Annotated[
+    bool,
+    typer.Option(
+        "--deep",
+        help="Also attention, number formats, theory, singular values and noise; takes "
+        "tens of passes more, and states what each part took.",
+        rich_help_panel=MEASURE,
+    ),
+]
+Static = Annotated[
+    bool,
+    typer.Option(
+        "--static",
+        help="Run nothing: judge by the weights and the graph alone.",
+        rich_help_panel=MEASURE,
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(
