@@ -28,6 +28,8 @@ def scan(
     output: o.OutputOption = None,
     unfreeze: o.Unfreeze = False,
     allow_nonfinite: o.AllowNonfinite = False,
+    deep: o.Deep = False,
+    static: o.Static = False,
     timeout: o.Timeout = 1800.0,
     max_memory: o.MaxMemory = None,
     optimizer: o.OptimizerOption = o.OptimizerName.sgd,
