@@ -17,6 +17,7 @@ from rich.text import Text
 from vgaudit.findings import LEVELS, Finding, Fix, Report, Status
 from vgaudit.flow import Audit
 from vgaudit.plain import visible
+from vgaudit.reports.deep import deep_section, static_section
 from vgaudit.reports.escaping import inert
 from vgaudit.reports.look import Look, ascii_only
 from vgaudit.reports.transport import INDENT, layer_table, line_of, row, transport
@@ -70,8 +71,11 @@ def _parts(report: Report, look: Look) -> Iterator[RenderableType]:
         yield from _errors(report)
         return
     if not audit.flow.uncalibrated:
-        yield ""
+        if audit.flow.static is None:
+            yield ""
         yield from transport(report, audit.flow, look)
+        yield from static_section(audit.flow.static)
+        yield from deep_section(audit.flow)
     if look.verbose:
         yield ""
         yield layer_table(audit.flow, look)
@@ -94,6 +98,10 @@ def _about(audit: Audit, look: Look) -> Iterator[RenderableType]:
         count(target.parameters, "parameter"),
         f"{visible(target.format)}, {target.trust_tier}",
     )
+    if flow.static is not None:
+        seconds = f"read in {flow.static.seconds:.1f} s"
+        yield _dim("weights and graph alone, nothing run", flow.mode, seconds)
+        return
     samples = f"{flow.samples:,} {audit.data.kind} samples ({visible(audit.data.spec)})"
     probe = "jacobian" if flow.probe == "jacobian" else visible(audit.data.loss)
     how = (probe, flow.mode, flow.precision.dtype, flow.device)
