@@ -41,6 +41,9 @@ def _healthy(report: Report) -> str:
     state = (
         f"{count(warnings, 'warning')}, no error" if warnings else "gradient healthy"
     )
+    if flow is not None and flow.static is not None:
+        found = f"{count(warnings, 'warning')}, no error" if warnings else "no finding"
+        return f"{found} in weights and graph; nothing was run"
     if flow is None or flow.attenuation is None:
         return state
     value = flow.attenuation.value
