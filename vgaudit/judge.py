@@ -173,6 +173,10 @@ def _gaps(flow: GradientFlow) -> Iterator[str]:
             "inconclusive: normalization statistics were never updated, so the "
             "gradients of this run mean nothing"
         )
+    if flow.static is not None:
+        if flow.static.judged < 2:
+            yield "inconclusive: weights and graph alone say nothing of this model"
+        return
     reached = sum(
         layer.weighted and (layer.attenuation is not None or layer.zero_gradient)
         for layer in flow.layers
