@@ -26,6 +26,12 @@ def scan_job(given: Given) -> ScanJob:
     Raises:
         BadConfig: an option has no valid form.
     """
+    deep, static = bool(given.get("deep")), bool(given.get("static"))
+    if deep and static:
+        raise BadConfig(
+            "--deep and --static exclude each other",
+            hint="--static runs nothing, and --deep runs more than an ordinary scan",
+        )
     return ScanJob(
         spec=given["model"],
         load=load_options(given),
@@ -45,6 +51,8 @@ def scan_job(given: Given) -> ScanJob:
             output=given["output"],
             unfreeze=given["unfreeze"],
             allow_nonfinite=given["allow_nonfinite"],
+            deep=deep,
+            static=static,
         ),
     )
 
