@@ -257,7 +257,7 @@ def test_full_memory_splits_the_batch_and_changes_no_step() -> None:
 
 def test_full_memory_with_one_sample_is_an_error() -> None:
     with pytest.raises(CannotRun, match="out of memory with one sample"):
-        trained(Hungry(0, patience=25), options("adam"))
+        trained(Hungry(0, patience=60), options("adam"))
 
 
 def test_a_control_is_the_method_alone() -> None:

@@ -33,7 +33,12 @@ def stop_after(steps: int) -> Callable[[], bool]:
 
 
 def in_pieces(
-    make: Callable[[], nn.Module], asked: RetrainOptions, path: Path, *, every: int
+    make: Callable[[], nn.Module],
+    asked: RetrainOptions,
+    path: Path,
+    *,
+    every: int,
+    data: object = None,
 ) -> tuple[Finished, int]:
     """Trains with an interruption after every few steps; returns how many."""
     folder = RunFolder(path)
@@ -44,7 +49,7 @@ def in_pieces(
                 folder=folder, resume=pieces > 0, stop=stop_after(every)
             )
             torch.manual_seed(pieces)  # a resumed process starts anywhere
-            done = trained(make(), asked, around)
+            done = trained(make(), asked, around, data)
             if not done.retraining.early:
                 return done, pieces
             pieces += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from vgaudit.plain import visible
 
@@ -26,7 +26,7 @@ class Phases:
         self._quiet = quiet
         self._spinner: Status | None = None
 
-    def __enter__(self) -> Phases:
+    def __enter__(self) -> Self:
         if not self._silent and sys.stderr.isatty():
             from rich.console import Console
 

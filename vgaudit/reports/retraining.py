@@ -176,8 +176,9 @@ def _verdicts(done: Retraining) -> list[str]:
             "no epoch was better than the model as it came: its weights were kept"
         )
     if not done.controls and not done.early:
+        other = "centred-adam" if done.run.name == "sdagd" else "adam"
         found.append(
-            "trained without a control: --control adam tells what the method adds"
+            f"trained without a control: --control {other} tells what the method adds"
         )
     return ["", *found] if found else []
 

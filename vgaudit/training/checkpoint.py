@@ -172,13 +172,15 @@ def _told(value: Any) -> str:
 
 
 def _locked(stream: IO[bytes]) -> bool:
-    """Takes the lock, which ends with the process; always free on other systems."""
+    """Takes the lock, which ends with the process; always free where there is none."""
     try:
         import fcntl
     except ImportError:
         return True
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:  # a file system that knows no locks
+        return True
     return True

@@ -11,14 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from vgaudit.flow import GradientFlow
+from vgaudit.nn import PiecewiseLinear
 from vgaudit.optim.norms import norms
 from vgaudit.retraining import LayerGradient
 
 PER_EPOCH = 32
 """Steps of an epoch that are measured, spread evenly; all if there are fewer."""
-
-_OWN = ("ar_", "values")
-"""Beginnings of the names of parameters that are no weights of a layer."""
 
 
 class Recorder:
@@ -92,13 +90,19 @@ class Recorder:
 def weights_of(model: nn.Module, flow: GradientFlow | None) -> dict[str, Tensor]:
     """Returns the trainable weights by layer, in forward order where it is known.
 
-    A weight is a parameter of two dimensions or more. Its layer is the module it
-    belongs to, or its own name where a module has several (recurrent layers).
+    A weight is a parameter of two dimensions or more; limits of auto-rotation and
+    values of activations are none. Its layer is the module it belongs to, or its own
+    name where a module has several (recurrent layers).
     """
+    activations = (m for m in model.modules() if isinstance(m, PiecewiseLinear))
+    other = {id(p) for m in activations for p in m.parameters(recurse=False)}
     found = {
         name: p
         for name, p in model.named_parameters()
-        if p.requires_grad and p.dim() > 1 and not _leaf(name).startswith(_OWN)
+        if p.requires_grad
+        and p.dim() > 1
+        and id(p) not in other
+        and not name.rpartition(".")[2].startswith("ar_")
     }
     order = {p.name: i for i, p in enumerate(flow.parameters)} if flow else {}
     names = sorted(found, key=lambda name: order.get(name, len(order)))
@@ -160,7 +164,3 @@ def _decades(value: float, middle: float) -> float | None:
     if value == 0.0 or middle == 0.0 or not math.isfinite(value):
         return None
     return math.log10(value / middle)
-
-
-def _leaf(name: str) -> str:
-    return name.rpartition(".")[2]

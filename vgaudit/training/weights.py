@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Returns a copy of every parameter and buffer by name."""
-    return {name: tensor.detach().clone() for name, tensor in _tensors(model)}
+    """Returns a copy of every parameter and buffer by name, in main memory."""
+    return {
+        name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(model)
+    }
 
 
 def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
