@@ -100,7 +100,7 @@ def draw(flow: GradientFlow, *, reach: tuple[float, float] = LEAST) -> Figure | 
         return None
     y = scale(found, reach)
     at = axis(flow)
-    marks = [_drawn(bar, _edges(bar, at), y) for bar in found]
+    marks = [_drawn(bar, edges(bar, at), y) for bar in found]
     middles = [(at(bar.station.far) + at(bar.station.near)) / 2 for bar in found]
     names = labels([bar.station.first for bar in found], middles, HEIGHT + 16)
     picture = svg.plot(
@@ -139,7 +139,7 @@ def _levels(bar: Bar) -> list[float]:
     return found
 
 
-def _edges(bar: Bar, at: Depth) -> tuple[float, float]:
+def edges(bar: Bar, at: Depth) -> tuple[float, float]:
     """Returns the sides of a bar: narrower than its room, and never very wide."""
     left, right = at(bar.station.far), at(bar.station.near)
     middle, half = (left + right) / 2, (right - left) * (1 - GAP) / 2
@@ -150,7 +150,7 @@ def _edges(bar: Bar, at: Depth) -> tuple[float, float]:
 
 def _joints(found: Sequence[Bar], at: Depth, y: Linear) -> str:
     """Returns hairlines from each bar to the next one towards the input."""
-    sides = [_edges(bar, at) for bar in found]
+    sides = [edges(bar, at) for bar in found]
     ends = [0.0, *(right for _, right in sides[:-1])]
     return "".join(
         svg.line((end, y(bar.station.end)), (left, y(bar.station.end)), kind="joint")

@@ -57,14 +57,14 @@ def draw(runs: Sequence[Run], *, metric: str = "") -> Figure | None:
     )
 
 
+def loss_of(epoch: Epoch) -> float | None:
+    """Returns the validation loss of an epoch, the training loss without one."""
+    return epoch.valid_loss if epoch.valid_loss is not None else epoch.train_loss
+
+
 def _loss(runs: Sequence[Run]) -> tuple[tuple[Series, ...], bool]:
     """Returns the curves of the loss, and whether their logarithm is drawn."""
-    held_out = any(e.valid_loss is not None for run in runs for e in run.epochs)
-
-    def read(epoch: Epoch) -> float | None:
-        return epoch.valid_loss if held_out else epoch.train_loss
-
-    curves = series(runs, read)
+    curves = series(runs, loss_of)
     known = [
         value
         for one in curves
@@ -74,7 +74,7 @@ def _loss(runs: Sequence[Run]) -> tuple[tuple[Series, ...], bool]:
     steep = bool(known) and min(known) > 0 and max(known) / min(known) > STEEP
     if not steep:
         return curves, False
-    return series(runs, lambda e: _log(read(e))), True
+    return series(runs, lambda e: _log(loss_of(e))), True
 
 
 def _log(value: float | None) -> float | None:
