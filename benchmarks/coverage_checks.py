@@ -47,7 +47,11 @@ NATURE = (
 )
 """Reasons that lie in the architecture: there is no layer to rotate."""
 
-HOPELESS = ("an output activation", "a gate")
+HOPELESS = (
+    "an output activation",
+    "a gate",
+    "has parameters or randomness of its own",
+)
 """Reasons for which an activation is not to be replaced."""
 
 _KINDS = (
@@ -209,7 +213,10 @@ def converted(
     model: nn.Module, batch: Batch, to: Any, again: Callable[[], nn.Module]
 ) -> Record:
     """Converts with ``preserve``, takes a training step, saves and loads."""
-    options = ConvertOptions(to=to, preserve=True, normed=True)
+    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+    options = ConvertOptions(
+        to=to, preserve=True, normed=True, unfuse=to == "adact" and recurrent
+    )
     treated = treat(model, [batch], options)
     legitimate = NATURE if to == "ar" else HOPELESS
     left = [r.reason for r in treated.refusals]

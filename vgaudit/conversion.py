@@ -14,6 +14,7 @@ LimitSource = Literal["calibrated", "value", "normal", "uniform"]
 LimitType = Literal["auto-indep", "auto-shared", "frozen-indep", "frozen-shared"]
 DenominatorKind = Literal["moments", "interval", "xq-min", "xq-max"]
 Border = Literal["interior", "reference"]
+Form = Literal["module", "graph-module"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,10 @@ class ConvertOptions:
         start: shape that ``adact`` starts from.
         hinges: of ``adact``.
         shared: one function for all channels in ``adact``.
+        unfuse: open fused LSTM, GRU and RNN layers, so that ``adact`` reaches their
+            activations; they run two to five times slower.
+        form: ``module`` keeps the user's own modules; ``graph-module`` gives what
+            torch.fx traces of them, and fails where that computes something else.
     """
 
     to: Treatment
@@ -62,6 +67,8 @@ class ConvertOptions:
     start: Start = "auto"
     hinges: int = 9
     shared: bool = False
+    unfuse: bool = False
+    form: Form = "module"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ def convert(
     start: c.StartOption = c.StartName.auto,
     hinges: c.Hinges = 9,
     shared: c.Shared = False,
+    unfuse: c.Unfuse = False,
+    form: c.FormOption = c.FormName.module,
     arch: o.Arch = None,
     weights: o.Weights = None,
     key: o.Key = None,
@@ -158,4 +160,6 @@ def _options(given: dict[str, Any]) -> Any:
         start=given["start"].value,
         hinges=given["hinges"],
         shared=given["shared"],
+        unfuse=given["unfuse"],
+        form=given["form"].value,
     )

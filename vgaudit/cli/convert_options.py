@@ -55,6 +55,13 @@ class BorderName(StrEnum):
     reference = "reference"
 
 
+class FormName(StrEnum):
+    """What the converted model is made of."""
+
+    module = "module"
+    graph_module = "graph-module"
+
+
 class StartName(StrEnum):
     """Shape that a piecewise linear activation starts from."""
 
@@ -200,6 +207,23 @@ Shared = Annotated[
     typer.Option(
         "--shared",
         help="One function for all channels in adact.",
+        rich_help_panel=CONVERSION,
+    ),
+]
+Unfuse = Annotated[
+    bool,
+    typer.Option(
+        "--unfuse",
+        help="Open LSTM, GRU and RNN for adact: two to five times slower.",
+        rich_help_panel=CONVERSION,
+    ),
+]
+FormOption = Annotated[
+    FormName,
+    typer.Option(
+        "--as",
+        help="module: your own modules, edited. graph-module: what torch.fx traces of "
+        "them, if it computes the same.",
         rich_help_panel=CONVERSION,
     ),
 ]

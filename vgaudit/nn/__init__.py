@@ -31,6 +31,7 @@ from vgaudit.nn.transposed import (
     AutoRotatedConvTranspose2d,
     AutoRotatedConvTranspose3d,
 )
+from vgaudit.nn.unfused import Unfused, unfuse
 
 __all__ = [
     "ACTIVATIONS",
@@ -53,6 +54,7 @@ __all__ = [
     "Limit",
     "PiecewiseLinear",
     "Rotation",
+    "Unfused",
     "activation",
     "auto_rotate",
     "bake",
@@ -63,5 +65,6 @@ __all__ = [
     "fold_",
     "gate_limits",
     "is_hub_conv1d",
+    "unfuse",
     "watch_hinges",
 ]

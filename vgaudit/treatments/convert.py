@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,9 +10,11 @@ from torch import nn
 from vgaudit.conversion import ConvertOptions, Edit, Refusal
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig, CannotRewrite
+from vgaudit.nn import unfuse
 from vgaudit.probe.run import shrink
 from vgaudit.probe.state import unwrap
 from vgaudit.treatments import adapt, hinges, rotation_options, running
+from vgaudit.treatments.copying import copied
 from vgaudit.treatments.plan import (
     LayerTarget,
     Plan,
@@ -25,10 +26,13 @@ from vgaudit.treatments.recorded import record
 from vgaudit.treatments.rescale import rescale
 from vgaudit.treatments.rotate import make_plain, rotate, rotated_layers
 from vgaudit.treatments.statistics import is_stuck, survey
-from vgaudit.treatments.steps import Step, note
+from vgaudit.treatments.steps import Step, note, steps_of
+from vgaudit.treatments.traced import trace
 
 _SHOWN = 3
 _SAMPLES = 8
+_ROUNDING = 1e-5
+"""Of the largest output, or of 1."""
 
 
 @dataclass(slots=True)
@@ -88,19 +92,25 @@ def treat(
     """
     original = unwrap(model)
     _check_devices(original)
-    work_on = _copy(original)
+    work_on, shared = copied(original)
     before = [running.outputs(original, batches, mode) for mode in running.MODES]
     work = _apply(work_on, batches, options)
     if not work.edits:
         raise _nothing(options, work.refusals)
+    if shared:
+        work.notes.append(
+            f"the copy shares what cannot be copied with the model: {', '.join(shared)}"
+        )
+    equal = _sites_equal(original, work_on, batches[0], work.edits)
+    work_on = _in_form(work_on, batches, options, work)
     after = [running.outputs(work_on, batches, mode) for mode in running.MODES]
     diff = max(
         running.largest_difference(a, b) for a, b in zip(before, after, strict=True)
     )
-    preserved = diff == 0.0 and _sites_equal(original, work_on, batches[0], work.edits)
-    _check_parity(options, diff, preserved=preserved)
-    note(work_on, work.steps)
+    preserved = diff == 0.0 and equal
     scale = running.largest(tensor for tensors in before for tensor in tensors)
+    _check_parity(options, diff, preserved=preserved, scale=scale)
+    note(work_on, work.steps)
     if diff > 0 and _repeats(original, batches[0]) > 0:
         work.notes.append("two runs of the unconverted model differ by themselves")
     return Treated(
@@ -114,6 +124,28 @@ def treat(
     )
 
 
+def _in_form(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    options: ConvertOptions,
+    work: _Work,
+) -> nn.Module:
+    """Returns the converted model, or its graph where that was asked for."""
+    if options.form == "module":
+        return model
+    note(model, work.steps)
+    traced = trace(model, batches)
+    work.steps = [*steps_of(model), Step(kind="trace", path="", paths=traced.leaves)]
+    if traced.leaves:
+        shown = ", ".join(traced.leaves[:_SHOWN])
+        more = len(traced.leaves) - _SHOWN
+        work.notes.append(
+            f"taken whole into the graph, because tracing fails in them: {shown}"
+            + (f" and {more} more" if more > 0 else "")
+        )
+    return traced.module
+
+
 def _check_devices(model: nn.Module) -> None:
     devices = sorted({str(parameter.device) for parameter in model.parameters()})
     if len(devices) > 1:
@@ -123,28 +155,31 @@ def _check_devices(model: nn.Module) -> None:
         )
 
 
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise CannotRewrite(
-            f"{type(model).__name__} cannot be copied: {error}",
-            hint="remove what cannot be copied (open files, old weight_norm) from it",
-        ) from error
-
-
 def _apply(
     model: nn.Module, batches: Sequence[Batch], options: ConvertOptions
 ) -> _Work:
     if options.to == "plain":
         return _plain(model, options)
     _check_options(options)
+    opened = _unfuse(model, options) if options.unfuse else []
     graph = record(model, batches[0])
     if options.to == "adact":
         plan = plan_activations(graph, model, options)
-        return _adapt(model, plan, batches, options)
+        work = _adapt(model, plan, batches, options)
+        work.steps = [*opened, *work.steps]
+        return work
     plan = plan_layers(graph, model, options)
     return _scale(model, plan, batches, options)
+
+
+def _unfuse(model: nn.Module, options: ConvertOptions) -> list[Step]:
+    """Opens the recurrent layers that were chosen."""
+    steps = []
+    for path, module in list(model.named_modules()):
+        if type(module) in (nn.LSTM, nn.GRU, nn.RNN) and chosen(options, path):
+            unfuse(module)
+            steps.append(Step(kind="unfuse", path=path))
+    return steps
 
 
 def _check_options(options: ConvertOptions) -> None:
@@ -264,7 +299,7 @@ def _sites_equal(
 
     Outputs alone do not tell: a head that starts at zero hides every difference.
     """
-    paths = [edit.path for edit in edits]
+    paths = list(dict.fromkeys(_standing(before, edit.path) for edit in edits))
     small = shrink(batch, min(batch.size, _SAMPLES))
     for mode in running.MODES:
         old = running.outputs_of(before, paths, small, mode)
@@ -274,9 +309,26 @@ def _sites_equal(
     return True
 
 
-def _check_parity(options: ConvertOptions, diff: float, *, preserved: bool) -> None:
+def _standing(model: nn.Module, path: str) -> str:
+    """Returns a path, or that of the module around it which the model has."""
+    while path:
+        try:
+            model.get_submodule(path)
+        except AttributeError:
+            path = path.rpartition(".")[0]
+        else:
+            break
+    return path
+
+
+def _check_parity(
+    options: ConvertOptions, diff: float, *, preserved: bool, scale: float
+) -> None:
     keeps = options.preserve or options.to == "plain"
-    if keeps and not preserved:
+    # Unfused recurrences and traced graphs round otherwise than fused kernels.
+    rounds = options.unfuse or options.form == "graph-module"
+    close = rounds and diff <= _ROUNDING * max(1.0, scale)
+    if keeps and not preserved and not close:
         raise CannotRewrite(
             f"VG702 the function was to be kept; outputs differ by up to {diff:.3g}",
             hint="leave layers out with --skip, or convert without --preserve",

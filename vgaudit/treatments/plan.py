@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from torch import fx, nn
 
 from vgaudit.conversion import ConvertOptions, Refusal
-from vgaudit.nn import is_hub_conv1d
+from vgaudit.nn import Unfused, is_hub_conv1d
 from vgaudit.treatments import provenance
 from vgaudit.treatments.recorded import Act
 
@@ -125,7 +125,12 @@ def _recurrent(
         if counts[path] > 1:
             continue
         reason = ""
-        if options.to != "ar":
+        if options.to == "adact":
+            reason = (
+                f"its activations are inside the fused {name}: --unfuse opens it, two "
+                "to five times slower"
+            )
+        elif options.to != "ar":
             reason = f"{options.to} does not reach the gates inside the fused {name}"
         elif name == "rnn_relu" or not isinstance(
             model.get_submodule(path), nn.RNNBase
@@ -263,6 +268,8 @@ def _feeder(chain: provenance.Chain) -> str:
 def _no_replacement(
     node: fx.Node, act: Act, model: nn.Module, alive: set[fx.Node]
 ) -> str:
+    if _opened(model, act.site.path):
+        return ""
     if node not in alive:
         return "an output activation: no layer follows it"
     if provenance.is_gate(node):
@@ -274,6 +281,15 @@ def _no_replacement(
     if not _registered(model, act.site.path):
         return "its module is made anew in forward, or kept in a list: not registered"
     return ""
+
+
+def _opened(model: nn.Module, path: str) -> bool:
+    """Tells whether an activation is the candidate or output of an unfused layer.
+
+    Its output multiplies a gate, and the last step's goes nowhere: neither counts.
+    """
+    layer, _, name = path.rpartition(".acts.")
+    return bool(name) and isinstance(model.get_submodule(layer), Unfused)
 
 
 def _registered(model: nn.Module, path: str) -> bool:

@@ -147,6 +147,11 @@ def _obstacle(node: fx.Node, name: str) -> str:
         return f"several layers feed it through `{name}`"
     if name in _PRODUCTS:
         return "a product feeds it"
+    if name == "multi_head_attention_forward":
+        return (
+            f"{path_of(node)}.out_proj feeds it, whose own forward never runs: the "
+            "fused attention reads its weight"
+        )
     if name in _MATRIX_PRODUCTS:
         if not any(_is_parameter(arg) for arg in operands(node)):
             return f"a product of data (`{name}`) feeds it"
@@ -191,7 +196,7 @@ def is_gate(activation: fx.Node) -> bool:
     for _ in range(_GATE_STEPS):
         following = []
         for user in (user for node in front for user in node.users):
-            if name_of(user) in _RESHAPES:
+            if name_of(user) in _RESHAPES or _is_complement(user):
                 following.append(user)
             elif name_of(user) in _PRODUCTS and _mixes_data(user):
                 multiplies = True
@@ -199,6 +204,11 @@ def is_gate(activation: fx.Node) -> bool:
                 return False
         front = following
     return multiplies and not front
+
+
+def _is_complement(node: fx.Node) -> bool:
+    """Tells 1 − gate, the other half of a gate."""
+    return name_of(node) in ("rsub", "sub") and len(operands(node)) == 1
 
 
 def _mixes_data(product: fx.Node) -> bool:

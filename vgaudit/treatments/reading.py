@@ -124,7 +124,7 @@ def _apply(
         )
     recipes.check_code(recipe, module)
     try:
-        replay(module, recipe.steps)
+        module = replay(module, recipe.steps)
     except CannotRewrite as error:
         raise CannotLoad(f"{shown}: {error.message}", hint=error.hint) from error
     state = read_tensors(file, read_header(file))

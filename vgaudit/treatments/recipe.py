@@ -15,11 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import fx, nn
 
 from vgaudit.conversion import Edit
 from vgaudit.errors import CannotLoad
 from vgaudit.plain import to_json, visible
+from vgaudit.treatments.retracing import ROOT
 from vgaudit.treatments.steps import Step
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def code_of(model: nn.Module) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for module in model.modules():
-        for kind in _original(type(module)).__mro__:
+        for kind in _class_of(module).__mro__:
             name = qualified(kind)
             known = name.startswith(_KNOWN_CODE) or kind.__module__ == "builtins"
             if known or name in found:
@@ -127,7 +128,15 @@ def _original(kind: type) -> type:
 
 def original_name(model: nn.Module) -> str:
     """Returns the class that a model had before its methods were rewritten."""
-    return qualified(_original(type(model)))
+    return qualified(_class_of(model))
+
+
+def _class_of(module: nn.Module) -> type:
+    """Returns the user's class of a module that was rewritten, rotated or traced."""
+    if isinstance(module, fx.GraphModule) and ROOT in module.meta:
+        root: type = module.meta[ROOT]
+        return _original(root)
+    return _original(type(module))
 
 
 def _source(kind: type) -> str | None:

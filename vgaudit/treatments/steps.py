@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from vgaudit.errors import CannotRewrite
 from vgaudit.nn import (
@@ -23,11 +23,15 @@ from vgaudit.nn import (
     PiecewiseLinear,
     auto_rotate,
     bake,
+    unfuse,
 )
+from vgaudit.treatments.retracing import retrace
 from vgaudit.treatments.source import CallEdit, rewritten_class
 
 _ATTRIBUTE = "vgaudit_steps"
-Kind = Literal["bias", "rotate", "bake", "module", "attribute", "calls"]
+Kind = Literal[
+    "bias", "rotate", "bake", "module", "attribute", "calls", "unfuse", "trace"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +88,10 @@ class Step:
             auto-rotated, or plain again. ``module``: an activation module is
             replaced under all its names. ``attribute``: a function that is an
             attribute of a module. ``calls``: calls in the source of a module's
-            methods.
+            methods. ``unfuse``: a recurrent layer runs step by step. ``trace``: the
+            model becomes a graph; always the last.
         path: the module that is edited; the first name, for ``module``.
-        paths: every name of a replaced module.
+        paths: every name of a replaced module; modules that a trace takes whole.
         name: the attribute.
         calls: the calls, with ``lines`` in the same order.
         lines: the new activations.
@@ -122,7 +127,7 @@ class PassedOn(nn.Module):
 
 def steps_of(model: nn.Module) -> tuple[Step, ...]:
     """Returns the edits that a model has had, in order."""
-    found = model.__dict__.get(_ATTRIBUTE, ())
+    found = _kept_in(model).get(_ATTRIBUTE, ())
     assert isinstance(found, tuple)
     return found
 
@@ -132,11 +137,22 @@ def note(model: nn.Module, steps: Iterable[Step]) -> None:
     done = [*steps_of(model), *steps]
     baked = {step.path for step in done if step.kind == "bake"}
     kept = [s for s in done if s.kind not in ("rotate", "bake") or s.path not in baked]
-    model.__dict__[_ATTRIBUTE] = tuple(kept)
+    _kept_in(model)[_ATTRIBUTE] = tuple(kept)
 
 
-def replay(model: nn.Module, steps: Iterable[Step]) -> None:
+def _kept_in(model: nn.Module) -> dict[str, Any]:
+    """Returns where steps travel with a model: a graph's copies keep only its meta."""
+    kept: dict[str, Any] = (
+        model.meta if isinstance(model, fx.GraphModule) else model.__dict__
+    )
+    return kept
+
+
+def replay(model: nn.Module, steps: Iterable[Step]) -> nn.Module:
     """Makes the edits on a fresh model; their tensors come with its state_dict.
+
+    Returns:
+        The same model, or its graph where it was traced.
 
     Raises:
         CannotRewrite: the model is not the one that was converted.
@@ -144,13 +160,17 @@ def replay(model: nn.Module, steps: Iterable[Step]) -> None:
     done = tuple(steps)
     for step in done:
         try:
-            _MAKERS[step.kind](model, step)
+            if step.kind == "trace":
+                model = retrace(model, step.paths)
+            else:
+                _MAKERS[step.kind](model, step)
         except (AttributeError, KeyError) as error:
             raise CannotRewrite(
                 f"the architecture has no {step.path or 'such module'}: {error}",
                 hint="give the architecture that was converted",
             ) from error
     note(model, done)
+    return model
 
 
 def add_bias(layer: nn.Module, units: int) -> None:
@@ -242,6 +262,10 @@ def _calls(model: nn.Module, step: Step) -> None:
     owner.__class__ = kind
 
 
+def _unfuse(model: nn.Module, step: Step) -> None:
+    unfuse(model.get_submodule(step.path))
+
+
 _MAKERS: dict[str, Callable[[nn.Module, Step], None]] = {
     "bias": _bias,
     "rotate": _rotate,
@@ -249,4 +273,5 @@ _MAKERS: dict[str, Callable[[nn.Module, Step], None]] = {
     "module": _module,
     "attribute": _attribute,
     "calls": _calls,
+    "unfuse": _unfuse,
 }

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import fx, nn
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRewrite
-from vgaudit.probe.state import untouched, unwrap
+from vgaudit.probe.state import unwrap
 from vgaudit.treatments import running
+from vgaudit.treatments.retracing import Tracer, first_line, graph_module
 
 _MOST_LEAVES = 32
 _CLOSE = 1e-5
@@ -48,46 +48,20 @@ def trace(model: nn.Module, batches: Sequence[Batch]) -> Traced:
     model = unwrap(model)
     leaves: list[str] = []
     while True:
-        tracer = _Tracer(leaves)
+        tracer = Tracer(leaves)
         try:
-            module = _graph_module(model, tracer)
+            module = graph_module(model, tracer)
             break
         except Exception as error:
             stuck = tracer.stuck
             if not stuck or stuck in leaves or len(leaves) >= _MOST_LEAVES:
                 raise CannotRewrite(
                     f"torch.fx cannot trace {stuck or type(model).__name__}: "
-                    f"{type(error).__name__}: {_first_line(error)}",
+                    f"{type(error).__name__}: {first_line(error)}",
                     hint="convert the model's own modules: leave out --as graph-module",
                 ) from error
             leaves.append(stuck)
     return Traced(module, tuple(leaves), _compared(model, module, batches))
-
-
-def retrace(model: nn.Module, leaves: Sequence[str]) -> fx.GraphModule:
-    """Returns the graph of a model with modules taken whole as before.
-
-    Raises:
-        CannotRewrite: tracing fails.
-    """
-    try:
-        return _graph_module(model, _Tracer(leaves))
-    except Exception as error:
-        raise CannotRewrite(
-            f"torch.fx cannot trace {type(model).__name__}: {_first_line(error)}",
-            hint="use the versions of torch and of the code that it was made with",
-        ) from error
-
-
-def _graph_module(model: nn.Module, tracer: _Tracer) -> fx.GraphModule:
-    with untouched(model):
-        graph = tracer.trace(model)
-    return fx.GraphModule(model, graph, type(model).__name__)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else ""
 
 
 def _compared(
@@ -100,7 +74,7 @@ def _compared(
             after = running.outputs(module, batches, mode)
         except Exception as error:
             raise CannotRewrite(
-                f"the traced model fails in {mode} mode: {_first_line(error)}",
+                f"the traced model fails in {mode} mode: {first_line(error)}",
                 hint="convert the model's own modules: leave out --as graph-module",
             ) from error
         diff = running.largest_difference(before, after)
@@ -112,30 +86,3 @@ def _compared(
             )
         worst = max(worst, diff)
     return worst
-
-
-class _Tracer(fx.Tracer):
-    """Takes library layers and some modules whole, and knows where it failed."""
-
-    def __init__(self, leaves: Sequence[str]) -> None:
-        super().__init__()
-        self._wholes = frozenset(leaves)
-        self.stuck = ""
-        """Path of the innermost module in which tracing failed."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Tells whether a module is one operation of the graph."""
-        own = type(m).__module__.startswith("vgaudit.nn")
-        if own or module_qualified_name in self._wholes:
-            return True
-        return super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(
-        self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Traces a call of a module."""
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            self.stuck = self.stuck or self.path_of_module(m)
-            raise

@@ -1,0 +1,255 @@
+"""Other forms of converted models: graphs, opened recurrences, awkward originals."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from vgaudit.conversion import ConvertOptions
+from vgaudit.data.batch import Batch
+from vgaudit.errors import CannotRewrite
+from vgaudit.nn import PiecewiseLinear, Unfused
+from vgaudit.treatments import Treated, load, save, treat
+
+
+def treated(model: nn.Module, x: Tensor, **options: Any) -> Treated:
+    return treat(model, [Batch(args=(x,), size=len(x))], ConvertOptions(**options))
+
+
+class Small(nn.Module):
+    """A block that traces, and one whose way depends on a value."""
+
+    def __init__(self, *, branching: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(6, 8), nn.Sigmoid())
+        self.second = Branching() if branching else nn.Linear(8, 8)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.second(self.first(x))))
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.layer(x)
+        return z if float(z.detach().abs().sum()) >= 0 else -z
+
+
+class Moody(nn.Module):
+    """Its function depends on the mode, which a trace keeps as it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.relu(self.a(x))
+        return self.b(2 * z if self.training else z)
+
+
+X = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("to", ["ar", "adact"])
+@pytest.mark.parametrize("branching", [False, True])
+def test_as_a_graph_it_computes_the_same_and_reads_back(
+    to: str, branching: bool, tmp_path: Path
+) -> None:
+    model = Small(branching=branching)
+    done = treated(model, X, to=to, preserve=True, form="graph-module")
+    assert isinstance(done.model, fx.GraphModule)
+    assert done.preserved
+    assert torch.equal(done.model(X), model(X))
+    assert any("taken whole" in note for note in done.notes) == branching
+    twin = copy.deepcopy(done.model)
+    save(twin, tmp_path / "graph.safetensors")
+    again = load(
+        tmp_path / "graph.safetensors", arch=lambda: Small(branching=branching)
+    )
+    assert isinstance(again, fx.GraphModule)
+    assert torch.equal(again(X), model(X))
+
+
+def test_a_graph_that_would_compute_something_else_is_refused() -> None:
+    with pytest.raises(CannotRewrite, match=r"differ by up to .* in eval mode"):
+        treated(Moody(), X, to="ar", preserve=True, form="graph-module")
+
+
+class Reader(nn.Module):
+    """A recurrent net; ``kind`` is its layer."""
+
+    def __init__(self, kind: Any = nn.LSTM) -> None:
+        super().__init__()
+        self.read = kind(6, 5, num_layers=2, bidirectional=True, batch_first=True)
+        self.last = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.read(x)[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [(nn.LSTM, 8), (nn.GRU, 4), (nn.RNN, 4)], ids=str
+)
+def test_adact_opens_recurrent_layers_on_request(
+    kind: Any, count: int, tmp_path: Path
+) -> None:
+    """Candidates, and outputs of an LSTM, per layer and direction; no gate."""
+    x = torch.randn(8, 7, 6)
+    model = Reader(kind)
+    done = treated(model, x, to="adact", preserve=True, unfuse=True)
+    assert len(done.edits) == count
+    assert isinstance(done.model.read, Unfused)
+    assert done.max_abs_diff < 1e-5
+    lines = [m for m in done.model.modules() if isinstance(m, PiecewiseLinear)]
+    assert [line.num_channels for line in lines] == [5] * count
+    save(done.model, tmp_path / "out.safetensors")
+    again = load(tmp_path / "out.safetensors", arch=lambda: Reader(kind))
+    assert torch.equal(again(x), done.model(x))
+
+
+def test_fused_recurrent_layers_are_named_with_the_way_to_open_them() -> None:
+    with pytest.raises(CannotRewrite, match="--unfuse opens it"):
+        treated(Reader(), torch.randn(8, 7, 6), to="adact")
+
+
+def test_a_model_that_deepcopy_refuses_is_converted() -> None:
+    """Old weight_norm leaves a computed tensor; a lock cannot be copied at all."""
+    with pytest.warns(FutureWarning):
+        layer = torch.nn.utils.weight_norm(nn.Linear(6, 8))
+    model = nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 2))
+    model(X)
+    model[2].lock = threading.Lock()
+    with pytest.raises((RuntimeError, TypeError)):
+        copy.deepcopy(model)
+    done = treated(model, X, to="adact", preserve=True)
+    assert torch.equal(done.model(X), model(X))
+    assert any("2.lock" in note for note in done.notes)
+    with torch.no_grad():
+        done.model[0].weight_g.mul_(2.0)
+    assert not torch.equal(done.model(X), model(X))
+
+
+class Gated(nn.Module):
+    """SwiGLU, whose SiLU is the activation of a hidden layer, beside a true gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.act, self.side = nn.Linear(6, 8), nn.SiLU(), nn.Linear(6, 8)
+        self.ask, self.gate = nn.Linear(6, 8), nn.Sigmoid()
+        self.down = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.act(self.up(x)) * self.side(x)
+        return self.down(self.gate(self.ask(x)) * z)
+
+
+@pytest.mark.parametrize("to", ["ar", "adact"])
+def test_the_activation_of_a_gated_linear_unit_is_no_gate(to: str) -> None:
+    done = treated(Gated(), X, to=to, preserve=True)
+    assert [edit.path for edit in done.edits] == ["up" if to == "ar" else "act"]
+    assert [r.reason for r in done.refusals] == [
+        "a gate: its output multiplies other data"
+    ]
+
+
+class ByProduct(nn.Linear):
+    """A Linear that writes its product by hand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T + self.bias
+
+
+class Columns(nn.Module):
+    """The layer of GPT-2: units are columns. Its name and home make it known."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight = nn.Parameter(torch.randn(nx, nf))
+        self.bias = nn.Parameter(torch.randn(nf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight)
+        return rows.view(*x.shape[:-1], self.nf)
+
+
+Columns.__name__ = "Conv1D"
+Columns.__module__ = "transformers.pytorch_utils"
+
+
+@pytest.mark.parametrize("make", [lambda: ByProduct(6, 8), lambda: Columns(8, 6)])
+@pytest.mark.parametrize("to", ["ar", "rescale"])
+def test_layers_that_multiply_by_hand_are_scaled(make: Any, to: str) -> None:
+    model = nn.Sequential(make(), nn.Sigmoid(), nn.Linear(8, 3))
+    done = treated(model, X, to=to, centre=True)
+    z = done.model[0](X)
+    assert float(z.mean(0).abs().max()) < 1e-5
+    assert float(z.abs().flatten().kthvalue(round(0.99 * z.numel())).values) == (
+        pytest.approx(4.0, rel=0.1)
+    )
+    if to == "ar":
+        kept = treated(model, X, to="ar", preserve=True)
+        assert torch.equal(kept.model(X), model(X))
+        plain = treated(done.model, X, to="plain")
+        assert type(plain.model[0]) is type(model[0])
+        assert torch.equal(plain.model(X), done.model(X))
+
+
+class Made(nn.Module):
+    """Makes its activation anew at every call, so that nothing can be learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(nn.SiLU()(self.a(x)))
+
+
+class Standardised(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean(1, keepdim=True)
+        return F.linear(x, weight / weight.std(1, keepdim=True), self.bias)
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.attend(x, x, x)[0]))
+
+
+@pytest.mark.parametrize(
+    ("model", "to", "reason"),
+    [
+        (Made(), "adact", "not registered"),
+        (
+            nn.Sequential(Standardised(6, 8), nn.ReLU(), nn.Linear(8, 3)),
+            "ar",
+            "0.weight is standardised at every call",
+        ),
+        (Attends(), "ar", "attend.out_proj feeds it, whose own forward never runs"),
+    ],
+    ids=["made", "standardised", "attention"],
+)
+def test_what_cannot_be_reached_is_refused(
+    model: nn.Module, to: str, reason: str
+) -> None:
+    x = torch.randn(4, 5, 6) if isinstance(model, Attends) else X
+    with pytest.raises(CannotRewrite, match="VG701 nothing was converted") as caught:
+        treated(model, x, to=to)
+    assert reason in caught.value.message
