@@ -159,7 +159,7 @@ def _precision(found: tuple[ParameterPrecision, ...], *, lossy: bool) -> Iterato
     elif max(known) > 1:
         yield f"a loss scale of {max(known):,.0f} saves all of it in float16"
     if not lossy:
-        yield "sizes are those of unit cotangents: give data and a loss for the real ones"
+        yield "sizes are those of unit cotangents; data and a loss give the real ones"
 
 
 def _steps(found: tuple[ParameterPrecision, ...]) -> Iterator[str]:
