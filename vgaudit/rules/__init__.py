@@ -13,7 +13,9 @@ from vgaudit.rules.disconnected_parameter import DisconnectedParameter
 from vgaudit.rules.exploding_activation import ExplodingActivation
 from vgaudit.rules.exploding_gradient import ExplodingGradient
 from vgaudit.rules.exploding_step import ExplodingStep
+from vgaudit.rules.exploding_through_time import ExplodingThroughTime
 from vgaudit.rules.forward_collapse import ForwardCollapse
+from vgaudit.rules.frozen_mode import FrozenMode
 from vgaudit.rules.gain_mismatch import GainMismatch
 from vgaudit.rules.gradient_noise import GradientNoise
 from vgaudit.rules.incomplete_weights import IncompleteWeights
@@ -35,6 +37,7 @@ from vgaudit.rules.update_ratio import UpdateRatio
 from vgaudit.rules.update_swallowed import UpdateSwallowed
 from vgaudit.rules.vanishing_decay import VanishingDecay
 from vgaudit.rules.vanishing_gradient import VanishingGradient
+from vgaudit.rules.vanishing_through_time import VanishingThroughTime
 from vgaudit.rules.zero_gradient import ZeroGradient
 
 __all__ = ["RULES", "Example", "Rule", "Training", "table"]
@@ -63,6 +66,7 @@ RULES: tuple[Rule, ...] = table(
         IncompleteWeights(),
         SuspiciousArchiveMember(),
         UncalibratedNormalization(),
+        FrozenMode(),
         VanishingGradient(),
         VanishingDecay(),
         ZeroGradient(),
@@ -70,9 +74,11 @@ RULES: tuple[Rule, ...] = table(
         StalledUpdate(),
         PrecisionUnderflow(),
         NonfiniteGradient(),
+        VanishingThroughTime(),
         ExplodingGradient(),
         ExplodingStep(),
         ExplodingActivation(),
+        ExplodingThroughTime(),
         SaturatedActivation(),
         DeadUnits(),
         AttentionEntropyCollapse(),

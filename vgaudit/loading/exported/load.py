@@ -35,7 +35,8 @@ FROZEN = (
 
 def matches(spec: Spec) -> bool:
     """Returns whether a specification names an archive of ``torch.export``."""
-    if spec.path is None or not spec.is_file:
+    # To open a named pipe would wait for a writer.
+    if spec.path is None or not spec.path.is_file():
         return False
     try:
         with open(spec.path, "rb") as stream:
