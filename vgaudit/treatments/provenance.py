@@ -117,12 +117,18 @@ def trace_back(activation: fx.Node) -> Chain:
     """Returns the chain behind an activation node."""
     chain = Chain()
     place = _first(activation)
+    biases: list[str] = []
     while place is not None:
         chain.nodes.append(place)
         name = name_of(place)
         if name in WEIGHTED or weight_of(place) is not None:
             chain.source = place
-            return chain
+            return _with_biases(chain, biases)
+        added = _added_parameter(place)
+        if added is not None:
+            biases.append(added)
+            place = next(arg for arg in operands(place) if arg.op != "get_attr")
+            continue
         if name in _NORMS:
             chain.norms.append(path_of(place))
         elif name in _DROPOUTS:
@@ -135,23 +141,44 @@ def trace_back(activation: fx.Node) -> Chain:
     return chain
 
 
+def _added_parameter(node: fx.Node) -> str | None:
+    """Returns the parameter that is added to data, as a bias written by hand."""
+    if name_of(node) not in ("add", "iadd", "radd"):
+        return None
+    names = [str(arg.target) for arg in operands(node) if arg.op == "get_attr"]
+    return names[0] if len(names) == 1 and len(operands(node)) == 2 else None
+
+
+def _with_biases(chain: Chain, biases: list[str]) -> Chain:
+    """Returns a chain on which only the layer's own bias is added, or the reason."""
+    assert chain.source is not None
+    owner = (weight_name(chain.source) or "").rpartition(".")[0]
+    own = f"{owner}.bias" if owner else "bias"
+    for name in biases:
+        if name != own:
+            chain.source = None
+            chain.reason = f"{name} is added between the layer and the activation"
+    return chain
+
+
 def _obstacle(node: fx.Node, name: str) -> str:
     if node.op in ("placeholder", "get_attr"):
         what = "the model's input" if node.op == "placeholder" else "a parameter"
         return f"it acts on {what}, no layer feeds it"
     if act_of(node) is not None:
         return f"another activation ({name}) feeds it"
+    attention = _first(node) if name == "getitem" else None
+    if attention is not None and name_of(attention) == "multi_head_attention_forward":
+        return (
+            f"{path_of(attention)}.out_proj feeds it, whose own forward never runs: "
+            "the fused attention reads its weight"
+        )
     if name in _PARTS:
         return "it acts on a part of a layer's output; the other parts go elsewhere"
     if name in _MERGES:
         return f"several layers feed it through `{name}`"
     if name in _PRODUCTS:
         return "a product feeds it"
-    if name == "multi_head_attention_forward":
-        return (
-            f"{path_of(node)}.out_proj feeds it, whose own forward never runs: the "
-            "fused attention reads its weight"
-        )
     if name in _MATRIX_PRODUCTS:
         if not any(_is_parameter(arg) for arg in operands(node)):
             return f"a product of data (`{name}`) feeds it"
