@@ -169,7 +169,7 @@ def test_a_run_that_ended_early_has_a_report_too(error, status, code) -> None:
         ("VG101", ["VG101"]),
         ("vg101", ["VG101"]),
         ("vanishing-gradient", ["VG101"]),
-        ("VG20", ["VG201", "VG202", "VG203"]),
+        ("VG20", ["VG201", "VG202", "VG203", "VG204"]),
         (" VG3 ", ["VG301", "VG302"]),
         ("VG", [rule.code for rule in (*RULES, *GATE_RULES)]),
     ],
@@ -182,7 +182,7 @@ def test_select_then_ignore() -> None:
     gate = {rule.code for rule in GATE_RULES}
 
     assert {"VG101", "VG107"} | gate == selected(
-        ["VG10"], ["VG102", "VG103", "VG104", "VG105", "VG106"]
+        ["VG10"], ["VG102", "VG103", "VG104", "VG105", "VG106", "VG108"]
     )
     assert {"VG101", "VG902"} == selected(["VG101"], ["VG901", "stale-ignore"])
     assert len(RULES) + len(gate) - 1 == len(selected([], ["dead-units"]))

@@ -343,10 +343,11 @@ def test_layers_of_all_kinds_are_reached(
     assert any(row.weighted and row.attenuation is not None for row in flow.layers)
 
 
-def test_fused_recurrent_gates_are_listed_as_not_measured() -> None:
-    (gap,) = fixture("lstm_classifier").not_measured
+def test_fused_recurrent_gates_are_measured() -> None:
+    flow = fixture("lstm_classifier")
 
-    assert gap.path == "lstm: gates"
-    assert gap.reason == (
-        "the gates inside the fused lstm kernel; its weights are measured"
-    )
+    assert flow.not_measured == ()
+    assert [gate.name for found in flow.recurrences for gate in found.gates] == [
+        *("input", "forget", "cell", "output")
+    ] * len(flow.recurrences)
+    assert {found.layer.partition(" ")[0] for found in flow.recurrences} == {"lstm"}

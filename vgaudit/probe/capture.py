@@ -22,7 +22,7 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from vgaudit.probe import activations, state, units
+from vgaudit.probe import activations, fused, state, units
 from vgaudit.probe.activations import Activation, by_autograd
 from vgaudit.probe.callsite import caller
 from vgaudit.probe.dropout import without_dropout
@@ -31,8 +31,6 @@ from vgaudit.probe.observe import observe
 from vgaudit.probe.provenance import Provenance
 from vgaudit.probe.recording import Call, Habits, Recording, Site
 from vgaudit.probe.tensors import tensors_in
-
-_FUSED = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
 
 class Recorder(TorchFunctionMode):
@@ -66,6 +64,7 @@ class Recorder(TorchFunctionMode):
         self._dropout_off = only != "watch"
         self._statistics = only != "structure"
         self._structure = habits is None
+        self._replays = habits is None and only == ""
         self._on_recompute = on_recompute
         self._root = model
         self.provenance = Provenance(samples)
@@ -323,7 +322,9 @@ class Recorder(TorchFunctionMode):
                 self.recording.calls[node] = Call(path, name, caller(self._root))
                 if enters:
                     self.recording.entries.append(node)
-        if name in _FUSED:
+        if name in fused.KERNELS and self._replays:
+            fused.record(self.recording, path, name, args, out)
+        elif name in fused.KERNELS:
             self.recording.unmeasured[f"{path or 'the model'}: gates"] = (
                 f"the gates inside the fused {name} kernel; its weights are measured"
             )

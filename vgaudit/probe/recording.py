@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 
 from vgaudit.flow import Source
 from vgaudit.probe.activations import Activation
+from vgaudit.probe.lags import Lags
 from vgaudit.probe.observe import Observation
 
 
@@ -87,6 +88,8 @@ class Recording:
         calls_of: module path → number of calls.
         used: ids of the parameters that were arguments of a call (structure pass).
         last_inputs: path → shapes of its last inputs, for error messages.
+        fused: modules whose fused recurrent kernel was run again step by step.
+        recurrences: what that showed, by layer and direction.
     """
 
     sites: dict[str, Site] = field(default_factory=dict)
@@ -98,6 +101,8 @@ class Recording:
     calls_of: Counter[str] = field(default_factory=Counter)
     used: set[int] = field(default_factory=set)
     last_inputs: dict[str, str] = field(default_factory=dict)
+    fused: set[str] = field(default_factory=set)
+    recurrences: dict[str, Lags] = field(default_factory=dict)
 
     def forget_graph(self) -> None:
         """Lets go of the autograd graph, which keeps a whole pass in memory."""

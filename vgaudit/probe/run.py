@@ -265,6 +265,7 @@ class _Measuring:
                 blockers.replace(twin, self.blocked, seed)
                 again, blueprint = self._fitting(batch, number)
                 again.called, again.used = done.called, done.used
+                again.recurrences = {**done.recurrences, **again.recurrences}
                 done = again
         self.measured.append(done)
         self.follows.append(blueprint)
@@ -349,8 +350,9 @@ def _flow(scan: _Scan, best: _Pass, precision: Precision) -> GradientFlow:
         trunk=transport.trunk(batches),
         branches=transport.branches(batches),
         merges=transport.merges(batches),
+        recurrences=transport.recurrences(batches),
         blockers=best.blockers,
-        uncalibrated=uncalibrated(scan.model, options.mode),
+        uncalibrated=state.uncalibrated(scan.model, options.mode),
         output_variation=assemble.mean([b.variation for b in measured]),
         input_mean=assemble.mean([b.input_mean for b in measured]),
         input_std=assemble.mean([b.input_std for b in measured]),
@@ -381,21 +383,3 @@ def _zero_share(done: _Pass) -> float:
                 zeros += figures.zeros
                 count += done.batches.weights.parameters[name].numel()
     return zeros / count if count else math.nan
-
-
-def uncalibrated(model: nn.Module, mode: str) -> tuple[str, ...]:
-    """Returns the normalisation layers whose running statistics mean nothing.
-
-    In eval mode they are used as they were initialised: never updated.
-    """
-    if mode != "eval":
-        return ()
-    found = []
-    for name, module in model.named_modules():
-        norm = isinstance(module, nn.modules.batchnorm._NormBase)
-        if not norm or not module.track_running_stats or module.running_mean is None:
-            continue
-        mean, var = module.running_mean, module.running_var
-        if bool((mean == 0).all()) and var is not None and bool((var == 1).all()):
-            found.append(name)
-    return tuple(found)

@@ -285,3 +285,21 @@ def eager(model: nn.Module) -> Iterator[None]:
         return
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+def uncalibrated(model: nn.Module, mode: str) -> tuple[str, ...]:
+    """Returns the normalisation layers whose running statistics mean nothing.
+
+    In eval mode they are used as they were initialised: never updated.
+    """
+    if mode != "eval":
+        return ()
+    found = []
+    for name, module in model.named_modules():
+        norm = isinstance(module, nn.modules.batchnorm._NormBase)
+        if not norm or not module.track_running_stats or module.running_mean is None:
+            continue
+        mean, var = module.running_mean, module.running_var
+        if bool((mean == 0).all()) and var is not None and bool((var == 1).all()):
+            found.append(name)
+    return tuple(found)

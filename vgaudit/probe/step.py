@@ -12,11 +12,12 @@ from torch.autograd.graph import Node
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
-from vgaudit.probe import graph, norms, state
+from vgaudit.probe import graph, loops, norms, state
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.forward import Setting, first_line, forward, is_out_of_memory
 from vgaudit.probe.gauges import Gauges, root_sum_square
+from vgaudit.probe.lags import Lags
 from vgaudit.probe.recording import Habits, Recording
 from vgaudit.probe.state import Twin
 from vgaudit.probe.sums import ActivationSums
@@ -46,6 +47,7 @@ class Measured:
         variation: see ``GradientFlow.output_variation``.
         input_mean, input_std: of the first floating-point input.
         recomputed: modules that ran again during the backward pass.
+        recurrences: gradient against lag by layer (first batch).
         called: modules that ran. used: parameters given to a function (first batch).
     """
 
@@ -60,6 +62,7 @@ class Measured:
     input_mean: float | None = None
     input_std: float | None = None
     recomputed: list[str] = field(default_factory=list)
+    recurrences: dict[str, Lags] = field(default_factory=dict)
     called: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
 
@@ -127,9 +130,12 @@ def _attempt(
             blueprint = _blueprint(setting, nodes, recorder)
             measured.called = set(recorder.recording.calls_of)
             measured.used = _used(twin, recorder.recording)
-        attach(gauges, blueprint, nodes, heads, merges=zeros or not known)
         _gates(recorder.recording, blueprint)
         recorder.backward = True
+        first = zeros or not known
+        if first:
+            measured.recurrences = _recurrences(setting, nodes, blueprint, recorder)
+        attach(gauges, blueprint, nodes, heads, merges=first)
         with twin.shielding(nodes.leaves.values()):
             cotangents = _backward(setting, heads, loss, number)
     measured.at, measured.through = gauges.read()
@@ -161,6 +167,28 @@ def _blueprint(setting: Setting, nodes: graph.Graph, recorder: Recorder) -> Blue
     recording = recorder.recording
     plan = graph.plan(nodes, recording.entries, names, recording.calls)
     return build(setting.model, nodes, recording, recorder.habits, plan)
+
+
+def _recurrences(
+    setting: Setting, nodes: graph.Graph, blueprint: Blueprint, recorder: Recorder
+) -> dict[str, Lags]:
+    """Returns the gradient against the lag: of fused kernels and of loops.
+
+    The loops are gone through before any gauge is on the graph, which would take the
+    figures of that backward pass for those of the batch.
+    """
+    recording = recorder.recording
+    found = dict(recording.recurrences)
+    for loop in loops.find(nodes, blueprint.plan, blueprint.rows, recording.fused):
+        try:
+            found[loop.name] = loops.measure(nodes, loop, setting.seed)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            recording.unmeasured[f"{loop.name}: lags"] = (
+                f"its gradient against the lag: {first_line(error)}"
+            )
+    return found
 
 
 def attach(

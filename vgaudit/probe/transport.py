@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from vgaudit.flow import Arrival, BranchFlow, Interval, Merge, TrunkStep
+from vgaudit.flow import (
+    Arrival,
+    BranchFlow,
+    Interval,
+    Merge,
+    RecurrenceFlow,
+    TrunkStep,
+)
+from vgaudit.probe import lags
 from vgaudit.probe.assemble import Batches
 from vgaudit.probe.budget import Branch, Edge, Step
 from vgaudit.probe.interval import decades
@@ -156,3 +164,13 @@ def _merge(
         arrivals=tuple(sorted(arrivals, key=lambda arrival: -arrival.norm)),
         cross=(total / apart) ** 2 - 1.0,
     )
+
+
+def recurrences(batches: Batches) -> tuple[RecurrenceFlow, ...]:
+    """Returns the gradient against the lag, from the first batch that has it."""
+    for batch in batches.measured:
+        if batch.recurrences:
+            return tuple(
+                lags.flow(name, seen) for name, seen in batch.recurrences.items()
+            )
+    return ()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vgaudit.findings import Finding, Fix, Level
-from vgaudit.flow import ActivationFlow, Audit, LayerFlow
+from vgaudit.flow import ActivationFlow, Audit, GateFlow, LayerFlow, RecurrenceFlow
 from vgaudit.plain import visible
-from vgaudit.rules.examples import activation, chain, layer
+from vgaudit.rules.examples import activation, chain, having, layer
 from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.through_time import reader
 from vgaudit.rules.wording import number, percent
 
 
@@ -20,13 +21,24 @@ def _rails(low: float, high: float, *, gate: bool = False) -> Audit:
     )
 
 
+def _fused(name: str, low: float) -> Audit:
+    kind = "tanh" if name == "state" else "sigmoid"
+    gate = GateFlow(
+        name=name, kind=kind, mean=0.1, saturated_low=low, saturated_high=0.0
+    )
+    audit = reader(-0.1)
+    (cell,) = audit.flow.recurrences
+    return having(audit, recurrences=(replace(cell, gates=(gate,)),))
+
+
 @dataclass(frozen=True, slots=True)
 class SaturatedActivation(Rule):
     """Most of a bounded activation's outputs sit on its rails.
 
     What it measures:
         The share of elements with |φ′(z)| < 0.05 · max|φ′|, over all batches, for
-        activations with two rails (sigmoid, tanh, softsign, hardtanh, …). It comes
+        activations with two rails (sigmoid, tanh, softsign, hardtanh, …) and for the
+        gates inside fused recurrent kernels. It comes
         from the derivative itself, so it needs no table of input ranges, and tells
         the low rail from the high one.
 
@@ -67,10 +79,13 @@ class SaturatedActivation(Rule):
             "info",
         ),
         Example("a gate that is shut", _rails(0.95, 0.0, gate=True), "warning"),
+        Example("a shut gate inside an LSTM", _fused("forget", 0.95), "warning"),
+        Example("the state of a plain recurrent layer", _fused("state", 0.8), "error"),
     )
     QUIET: ClassVar[tuple[Example, ...]] = (
         Example("two percent", chain()),
         Example("a gate that works", _rails(0.4, 0.45, gate=True)),
+        Example("an open gate inside an LSTM", _fused("forget", 0.6)),
         Example(
             "a ReLU has no rails",
             activation(chain(kind="relu"), "layers.5", saturated_low=0.95),
@@ -85,6 +100,43 @@ class SaturatedActivation(Rule):
                 verdict = self._verdict(stats, output=row.depth == 0)
                 if verdict is not None:
                     yield self._finding(row, stats, *verdict)
+        for flow in audit.flow.recurrences:
+            for gate in flow.gates:
+                if gate.kind != "relu":
+                    yield from self._fused(flow, gate)
+
+    def _fused(self, flow: RecurrenceFlow, gate: GateFlow) -> Iterator[Finding]:
+        """Yields what is wrong with a gate inside a fused kernel."""
+        state = gate.name == "state"
+        limits: tuple[tuple[Level, float], ...] = (
+            (("error", self.error), ("warning", self.warning))
+            if state
+            else (("warning", self.gate_warning),)
+        )
+        reached = [(x, y) for x, y in limits if gate.saturated >= y]
+        if not reached:
+            return
+        level, limit = reached[0]
+        what = "state" if state else f"{gate.name} gate"
+        yield Finding(
+            code=self.code,
+            name=self.name,
+            level=level,
+            layer=f"{flow.layer} {gate.name}",
+            layers=(flow.layer,),
+            message=(
+                f"{percent(gate.saturated)} of the {what} of {visible(flow.layer)} is "
+                f"saturated: high rail {percent(gate.saturated_high)}, low rail "
+                f"{percent(gate.saturated_low)} (limit {percent(limit)})"
+            ),
+            value=gate.saturated,
+            limit=limit,
+            unit="share",
+            fix=Fix(
+                command="vgaudit explain VG301",
+                text="smaller weights, or a smaller bias of this gate",
+            ),
+        )
 
     def _verdict(
         self, stats: ActivationFlow, *, output: bool

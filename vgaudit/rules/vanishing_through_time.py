@@ -1,0 +1,152 @@
+"""VG108: the gradient is lost on its way back through time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vgaudit.findings import Finding, Fix, Level
+from vgaudit.flow import Audit
+from vgaudit.plain import visible
+from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.through_time import Reading, reader, readings
+from vgaudit.rules.wording import count, decades, number, percent, span
+
+_WAYS_OUT = {
+    "lstm": "a forget-gate bias of 1 or more, so that the cell keeps its content",
+    "gru": "an update-gate bias above 0, so that the state is kept",
+}
+_PLAIN = "an orthogonal recurrent weight, or a gated cell (LSTM, GRU)"
+
+
+@dataclass(frozen=True, slots=True)
+class VanishingThroughTime(Rule):
+    """What stood at the beginning of a sequence sends no gradient to its end.
+
+    What it measures:
+        log₁₀(‖∂s/∂h_{T−k}‖ / ‖∂s/∂h_T‖) at the longest lag k, where h are the hidden
+        states of a recurrent layer and s is a random projection of the last one, over
+        groups of samples. Fused kernels are run again step by step from their weights;
+        a cell that is called in a loop is followed in the autograd graph. Of several
+        layers and directions, the one that carries most counts; with the last states of
+        both directions, half the sequence.
+
+    Why it matters:
+        Where the output reads the last state alone, an early input has no other way to
+        the loss than through time. Its part of every weight's gradient is smaller by
+        that factor than the part of the last inputs, and no optimizer can tell it from
+        their noise: they share the weight.
+
+    False alarms:
+        Where the output reads every state, early inputs are near to some part of the
+        loss and the rule is quiet; the report gives the memory horizon. A task whose
+        answer lies in the last steps needs no more. A vanilla net with a large learning
+        rate can grow its recurrent weight and recover.
+
+    Treatments:
+        LSTM: a positive forget-gate bias. GRU: a positive update-gate bias. Plain
+        cells: an orthogonal or identity recurrent weight, or a gated cell. Any: a loss
+        or an attention over all states, shorter sequences, a skip over time.
+
+    References:
+        Hochreiter 1991; Bengio, Simard and Frasconi 1994, “Learning long-term
+        dependencies with gradient descent is difficult”; Pascanu, Mikolov and Bengio
+        2013; Jozefowicz, Zaremba and Sutskever 2015 (forget-gate bias); Tallec and
+        Ollivier 2018, “Can recurrent neural networks warp time?”.
+    """
+
+    sgd_error: float = threshold(-5.0, "decades; below it an error under SGD")
+    adam_warning: float = threshold(-5.0, "decades; below it a warning under Adam")
+    adam_error: float = threshold(-5.0, "decades; below it an error under Adam")
+
+    code: ClassVar[str] = "VG108"
+    name: ClassVar[str] = "vanishing-through-time"
+    transport: ClassVar[bool] = True
+    FIRES: ClassVar[tuple[Example, ...]] = (
+        Example("an LSTM over 40 steps", reader(-0.25), "error"),
+        Example(
+            "the same under Adam", reader(-0.6), "error", training=Training("adam")
+        ),
+        Example("a sigmoid cell over six steps", reader(-1.1, 7, kind="cell"), "error"),
+        Example(
+            "an interval across the limit is unclear",
+            reader(-0.25, 21, spread=0.6),
+            "info",
+        ),
+    )
+    QUIET: ClassVar[tuple[Example, ...]] = (
+        Example("eight steps", reader(-0.25, 8)),
+        Example("a gate that keeps its content", reader(-0.02, 100)),
+        Example("every state is read", reader(-0.25, last_only=False)),
+        Example("not known what is read", reader(-0.25, last_only=None)),
+    )
+
+    def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
+        """Yields one finding for each recurrent module."""
+        for reading in readings(audit.flow):
+            if reading.last_only:
+                yield from self._judged(reading, training)
+
+    def _judged(self, reading: Reading, training: Training) -> Iterator[Finding]:
+        limits: tuple[tuple[Level, float], ...] = (("error", self.sgd_error),)
+        if training.optimizer == "adam":
+            limits = ("error", self.adam_error), ("warning", self.adam_warning)
+        lost = reading.carried
+        for level, limit in limits:
+            if lost.hi < limit:
+                yield self._finding(reading, level, limit, training)
+                return
+        limit = max(limit for _, limit in limits)
+        if lost.lo < limit:
+            yield self._finding(reading, "info", limit, training)
+
+    def _finding(
+        self, reading: Reading, level: Level, limit: float, training: Training
+    ) -> Finding:
+        best, lost = reading.best, reading.carried
+        where, steps = visible(reading.module), count(reading.lag, "step")
+        how_much = f"{decades(-lost.value)} decades are lost"
+        if not math.isfinite(lost.value):
+            how_much = "all of the gradient is lost"
+        text = (
+            f"{how_much} in {steps} through {where} (limit {number(-limit)} under "
+            f"{training.optimizer}), and its last state alone is read"
+        )
+        if level == "info":
+            text = (
+                f"unclear: {span(lost)} decades over {steps} through {where} reach "
+                f"across the limit of {number(limit)} under {training.optimizer}"
+            )
+        return Finding(
+            code=self.code,
+            name=self.name,
+            level=level,
+            layer=reading.module,
+            layers=(reading.module,),
+            message=text,
+            value=lost.value,
+            limit=limit,
+            unit="decades",
+            unclear=level == "info",
+            evidence=tuple(_evidence(reading)),
+            fix=Fix(
+                command="vgaudit explain VG108",
+                text=_WAYS_OUT.get(best.kind, _PLAIN),
+                reason=f"{decades(-best.rate.value)} decades are lost per step",
+            ),
+        )
+
+
+def _evidence(reading: Reading) -> Iterator[str]:
+    best = reading.best
+    if best.horizon is not None:
+        far = f"{count(best.horizon, 'step')} of {best.steps}"
+        yield f"memory horizon: {far}, after which less than 1 % is left"
+    shut = [gate for gate in best.gates if gate.saturated > 0.5]
+    for gate in shut:
+        yield (
+            f"{percent(gate.saturated)} of the {gate.name} gate is saturated: low rail "
+            f"{percent(gate.saturated_low)}, high rail {percent(gate.saturated_high)}"
+        )
