@@ -228,7 +228,10 @@ def test_nothing_but_nan_ends_the_training() -> None:
 
 
 class Hungry(nn.Module):
-    """Runs out of memory above a number of samples, when it has trained a while."""
+    """Runs out of memory above a number of samples, after so many steps.
+
+    Scans put the counter back, as every attribute.
+    """
 
     def __init__(self, most: int, patience: int = 0) -> None:
         super().__init__()
@@ -257,7 +260,7 @@ def test_full_memory_splits_the_batch_and_changes_no_step() -> None:
 
 def test_full_memory_with_one_sample_is_an_error() -> None:
     with pytest.raises(CannotRun, match="out of memory with one sample"):
-        trained(Hungry(0, patience=60), options("adam"))
+        trained(Hungry(0, patience=60), options("adam", epochs=20))
 
 
 def test_a_control_is_the_method_alone() -> None:

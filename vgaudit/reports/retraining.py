@@ -242,7 +242,8 @@ def _decades(value: float | None, digits: int = 1) -> str:
         return NOTHING
     if not math.isfinite(value):
         return "∞" if value > 0 else "−∞"
-    return decades(value) if digits == 1 else f"{value:.{digits}f}"
+    rounded = round(value, digits) + 0.0  # no negative zero
+    return decades(rounded) if digits == 1 else f"{rounded:.{digits}f}"
 
 
 def _signed(value: float, *, digits: int = 1) -> str:

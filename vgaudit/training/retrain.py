@@ -76,6 +76,12 @@ def retrain(job: RetrainJob, listener: Listener) -> Retraining:
         VgauditError: anything fails; then nothing was written but checkpoints.
     """
     check(job.options)
+    held = job.options.valid_data
+    if held is not None and held == job.scan.data.data:
+        raise BadConfig(
+            "--valid-data names the data that is trained on",
+            hint="leave it out: --valid-split holds some of it out",
+        )
     if job.output is not None:
         check_output(Path(job.output), force=job.force)
     folder = folder_for(job.output, job.run_folder, resume=job.resume, force=job.force)
