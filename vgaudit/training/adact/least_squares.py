@@ -29,4 +29,5 @@ def solve(matrix: Tensor, right: Tensor, *, rank: float = RANK) -> Tensor:
     columns = right.reshape(len(right), -1)
     found = vectors.t() @ (scale.unsqueeze(1) * columns)
     found = scale.unsqueeze(1) * (vectors @ (inverse.unsqueeze(1) * found))
-    return found.reshape(right.shape)
+    shaped: Tensor = found.reshape(right.shape)
+    return shaped

@@ -34,9 +34,8 @@ class Parts:
 
     def network(self) -> OneHidden:
         """Returns a copy in float64."""
-        parts = (self.hidden, self.activation, self.output)
-        hidden, activation, output = (copy.deepcopy(part).double() for part in parts)
-        return OneHidden(hidden, activation, output)
+        net = OneHidden(self.hidden, self.activation, self.output)
+        return copy.deepcopy(net).double()
 
     @torch.no_grad()
     def take(self, net: OneHidden) -> None:

@@ -57,11 +57,9 @@ class Patterns:
 
     def blocks(self, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields inputs and targets block by block, in the type of ``like``."""
-        pairs = zip(
-            self.inputs.split(self.block), self.targets.split(self.block), strict=True
-        )
-        for x, target in pairs:
-            yield x.to(like), target.to(like)
+        for first in range(0, len(self), self.block):
+            rows = slice(first, first + self.block)
+            yield self.inputs[rows].to(like), self.targets[rows].to(like)
 
 
 def with_constant(x: Tensor) -> Tensor:

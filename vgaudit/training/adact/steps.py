@@ -71,12 +71,12 @@ def loss(net: OneHidden, data: Patterns) -> float:
 @torch.no_grad()
 def factor_system(net: OneHidden, data: Patterns) -> FactorSystem:
     """Returns the system of MOLF (multiple optimal learning factors)."""
-    direction: Tensor | float = 0.0
+    units, inputs = net.hidden.weight.shape
+    constant = net.hidden.bias is not None
+    direction = net.hidden.weight.new_zeros(units, inputs + constant)
     for block in run(net, data):
-        direction = direction + 2 * (block.arriving * block.slopes).t() @ block.x
-    assert isinstance(direction, Tensor)
-    direction = direction / len(data)
-    units = net.hidden.out_features
+        direction += (block.arriving * block.slopes).t() @ block.x
+    direction *= 2 / len(data)
     slope = direction.new_zeros(units)
     gram = direction.new_zeros(units, units)
     for block in run(net, data):
@@ -93,9 +93,9 @@ def move_hidden(net: OneHidden, direction: Tensor, factors: Tensor) -> None:
     """Adds each unit's factor times its direction to the hidden weights."""
     step = factors.unsqueeze(1) * direction
     if net.hidden.bias is not None:
-        net.hidden.bias += step[:, 0]
+        net.hidden.bias.add_(step[:, 0])
         step = step[:, 1:]
-    net.hidden.weight += step
+    net.hidden.weight.add_(step)
 
 
 @torch.no_grad()
