@@ -102,3 +102,53 @@ def test_compare_refuses_what_is_no_report(cli: Any, tmp_path: Path) -> None:
     path.write_text("{}")
     done = cli("compare", str(path), str(path))
     assert done.code == 3
+
+
+def test_compare_takes_a_model_beside_a_report(shell: Any, tmp_path: Path) -> None:
+    report = tmp_path / "before.json"
+    write_report(report, DEEP[0], status="fail")
+    same = ("--input", "64x64")
+    done = shell("compare", str(report), DEEP[0], *same)
+    assert done.code == 0, done.err
+    assert "same: 0 findings gone, 0 findings new, 1 finding kept" in done.out
+    other = "fixtures/models.py:saturated_tanh_mlp"
+    both = shell("compare", other, DEEP[0], *same, "--format", "json")
+    assert both.code == 1
+    comparison = json.loads(both.out)["comparison"]
+    assert comparison["verdict"] in ("worse", "mixed")
+    assert "VG101" in [finding["code"] for finding in comparison["new"]]
+
+
+def test_convert_writes_reports_beside_the_screen(shell: Any, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    options = ("--to", "ar", "--denominator", "xq-max", "--limit-from", "value")
+    wanted = ("--report", f"json={report}", "--ar-type", "frozen-shared")
+    done = shell("convert", *DEEP, *options, *wanted)
+    assert done.code == 0, done.err
+    assert "ar does not bound |z| by L" in done.out
+    record = json.loads(report.read_text())["conversion"]
+    assert record["options"]["denominator"] == "xq-max"
+    assert record["options"]["limit_type"] == "frozen-shared"
+    assert all(0 <= edit["exceeding"] <= 1 for edit in record["edits"])
+
+
+@pytest.mark.parametrize("name", ["ar", "adact", "rescale", "plain"])
+def test_every_treatment_has_a_page(cli: Any, name: str) -> None:
+    done = cli("explain", name)
+    assert done.code == 0
+    for heading in ("What it changes", "What it preserves", "When it refuses", "Cost"):
+        assert f"\n{heading}\n" in done.out
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_the_page_of_ar_says_that_the_bound_is_false(cli: Any) -> None:
+    """Its counter-example, computed: w = (1, -1), b = 0.1, inputs in [0, 1]."""
+    import torch
+
+    page = cli("explain", "ar").out
+    assert "does not bound |z| by L" in page
+    assert "z = 11·L" in page
+    w, b = torch.tensor([1.0, -1.0]), 0.1
+    x_q = 2 * 0.0 - 1.0
+    rho = 1.0 / abs(float(w.sum()) * x_q + b)
+    assert rho * float(w @ torch.tensor([1.0, 0.0]) + b) == pytest.approx(11.0)

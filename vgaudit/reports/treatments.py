@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, fields
 
 from vgaudit.conversion import Treatment
 
 __all__ = ["PAGES", "Page", "page"]
+
+WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +122,20 @@ def page(name: Treatment) -> str:
     parts = [f"{name}\n{'=' * len(name)}\n\n{found.summary}\n"]
     for field in fields(found):
         if field.name in _HEADINGS:
-            lines = getattr(found, field.name).split("\n")
-            body = "\n".join(f"  {line}".rstrip() for line in lines)
+            body = _filled(getattr(found, field.name))
             parts.append(f"{_HEADINGS[field.name]}\n{body}\n")
     return "\n".join(parts)
+
+
+def _filled(text: str) -> str:
+    """Returns paragraphs that fit a terminal."""
+    return "\n\n".join(
+        textwrap.fill(
+            " ".join(paragraph.split()),
+            WIDTH,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+        )
+        for paragraph in text.split("\n\n")
+    )
