@@ -7,18 +7,34 @@ from typing import Annotated
 import typer
 
 from vgaudit import __version__
+from vgaudit.cli import baseline
+from vgaudit.cli.check import check
 from vgaudit.cli.compare import compare
 from vgaudit.cli.convert import convert
 from vgaudit.cli.explain import explain
+from vgaudit.cli.gate import gate
 from vgaudit.cli.inspect import inspect
 from vgaudit.cli.report import report
+from vgaudit.cli.retrain import retrain
 from vgaudit.cli.rules import rules
 from vgaudit.cli.scan import scan
 from vgaudit.cli.schema import schema
 
 __all__ = ["COMMANDS", "app"]
 
-COMMANDS = (scan, inspect, convert, compare, report, rules, explain, schema)
+COMMANDS = (
+    scan,
+    inspect,
+    convert,
+    retrain,
+    compare,
+    check,
+    gate,
+    report,
+    rules,
+    explain,
+    schema,
+)
 
 app = typer.Typer(
     name="vgaudit",
@@ -27,12 +43,13 @@ app = typer.Typer(
     epilog="Exit codes: 0 pass, 1 gate failed, 2 usage, 3 cannot read or run, "
     "4 inconclusive, 70 internal error, 130 interrupted, 141 pipe closed, "
     "143 terminated.",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(baseline.app)
 
 
 def _version(wanted: bool) -> None:

@@ -109,7 +109,10 @@ def policy(given: Given, arguments: Iterable[str]) -> Policy:
         select=_listed(given["select"]),
         ignore=_listed(given["ignore"]),
         fail_on=_chosen(given["fail_on"]),
-        overrides=parse_overrides(_listed(given["set"])),
+        overrides={
+            **getattr(given.get("config"), "thresholds", {}),
+            **parse_overrides(_listed(given["set"])),
+        },
         exit_zero=given["exit_zero"],
         command=shlex.join(["vgaudit", *arguments]),
     )

@@ -260,7 +260,9 @@ ExitZero = Annotated[
 Format = Annotated[
     str,
     typer.Option(
-        "--format", help="Of standard output: text or json.", rich_help_panel=OUTPUT
+        "--format",
+        help="Of standard output: text, json, markdown, sarif, junit, github, csv …",
+        rich_help_panel=OUTPUT,
     ),
 ]
 ReportTo = Annotated[

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +17,6 @@ from vgaudit.findings import Report
 from vgaudit.plain import visible
 from vgaudit.reports import REPORTS, Render
 from vgaudit.reports.look import BLOCKS, Look, ascii_only
-from vgaudit.reports.text import render as render_text
 
 MOST_BYTES = 512 * 2**20
 
@@ -31,12 +30,14 @@ class Outputs:
         files: format and path of each ``--report``.
         look: how text looks on standard output.
         quiet: nothing but JSON or another file format on standard output.
+        summary: append Markdown to the step summary of a CI run, where there is one.
     """
 
     form: str
     files: tuple[tuple[str, Path], ...]
     look: Look
     quiet: bool = False
+    summary: bool = False
 
     @classmethod
     def chosen(
@@ -60,6 +61,7 @@ class Outputs:
             ),
             look=look(top=given["top"], verbose=given["verbose"]),
             quiet=given["quiet"],
+            summary=True,
         )
 
     def deliver(self, report: Report) -> int:
@@ -69,10 +71,14 @@ class Outputs:
             CannotWrite: a file cannot be written.
         """
         self.save(report)
+        if self.summary:
+            summarize(lambda: REPORTS["markdown"](report))
         if self.form != "text":
             show(REPORTS[self.form](report))
         elif not self.quiet:
-            show(render_text(report, self.look))
+            from vgaudit.reports.text import render
+
+            show(render(report, self.look))
         return report.exit_code
 
     def save(self, report: Report) -> None:
@@ -200,6 +206,22 @@ def write(path: Path, text: str) -> None:
             f"{visible(str(path))} cannot be written: {error.strerror or error}",
             hint="free some space or choose another folder",
         ) from error
+
+
+def summarize(markdown: Callable[[], str]) -> None:
+    """Appends Markdown to the step summary of GitHub Actions, where there is one.
+
+    A summary that cannot be written is said, and changes no verdict.
+    """
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    try:
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(f"{markdown()}\n")
+    except OSError as error:
+        why = error.strerror or error
+        sys.stderr.write(f"vgaudit: no step summary: {visible(str(why))}\n")
 
 
 def show(text: str) -> None:

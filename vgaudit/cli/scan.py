@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from vgaudit.cli import options as o
+from vgaudit.cli import project_options as p
+from vgaudit.cli.pictures import Png
 
 
 def scan(
@@ -32,6 +34,8 @@ def scan(
     static: o.Static = False,
     timeout: o.Timeout = 1800.0,
     max_memory: o.MaxMemory = None,
+    config: p.ConfigOption = None,
+    preset: p.PresetOption = None,
     optimizer: o.OptimizerOption = o.OptimizerName.sgd,
     select: o.Select = None,
     ignore: o.Ignore = None,
@@ -40,6 +44,7 @@ def scan(
     exit_zero: o.ExitZero = False,
     format: o.Format = "text",
     report: o.ReportTo = None,
+    png: Png = None,
     force: o.Force = False,
     top: o.Top = 20,
     verbose: o.Verbose = False,
@@ -59,7 +64,8 @@ def scan(
     Loads MODEL without running code that comes with it, runs forward and backward
     on a few batches in a process of its own, and reports where the gradient goes.
     """
-    from vgaudit.cli import jobs
+    from vgaudit.cli import jobs, pictures
+    from vgaudit.cli.configured import settled
     from vgaudit.cli.output import Outputs
     from vgaudit.cli.process import run
     from vgaudit.cli.progress import Phases
@@ -67,8 +73,9 @@ def scan(
     from vgaudit.judge import failed, judge
     from vgaudit.reports.json import parse_audit
 
-    policy = jobs.policy(ctx.params, ctx.obj)
+    policy = jobs.policy(settled(ctx), ctx.obj)
     outputs = Outputs.chosen(ctx.params, inputs=(model, weights, data))
+    pictures.check(png)
     job, limits = jobs.scan_job(ctx.params), jobs.limits(ctx.params)
     try:
         with Phases(silent=no_progress, quiet=quiet) as phases:
@@ -76,4 +83,6 @@ def scan(
     except VgauditError as error:
         outputs.save(failed(error, policy))
         raise
-    return outputs.deliver(judge(audit, policy))
+    judged = judge(audit, policy)
+    pictures.save(png, judged, force=force)
+    return outputs.deliver(judged)

@@ -30,7 +30,8 @@ def headline(report: Report) -> str:
     if worst is not None:
         more = report.count("error") - 1
         rest = f", and {count(more, 'more error')}" if more else ""
-        place = f": {visible(worst.layer)}" if worst.layer else ""
+        said = visible(worst.layer) or visible(worst.message, length=200)
+        place = f": {said}"
         return f"{worst.name}{place}{rest}"
     return _healthy(report)
 
@@ -38,9 +39,12 @@ def headline(report: Report) -> str:
 def _healthy(report: Report) -> str:
     flow = report.audit.flow if report.audit else None
     warnings = report.count("warning")
-    state = (
-        f"{count(warnings, 'warning')}, no error" if warnings else "gradient healthy"
-    )
+    if warnings:
+        state = f"{count(warnings, 'warning')}, no error"
+    elif report.suppressed:
+        state = f"nothing new ({_suppressed(report)})"
+    else:
+        state = "gradient healthy"
     if flow is not None and flow.static is not None:
         found = f"{count(warnings, 'warning')}, no error" if warnings else "no finding"
         return f"{found} in weights and graph; nothing was run"
@@ -50,6 +54,15 @@ def _healthy(report: Report) -> str:
     change = f"{decades(abs(value))} decades {'lost' if value < 0 else 'gained'}"
     first = _deepest(flow)
     return f"{state}: {change} from the output to {first}"
+
+
+def _suppressed(report: Report) -> str:
+    known = sum(entry.by == "baseline" for entry in report.suppressed)
+    ignored = len(report.suppressed) - known
+    parts = [f"{known:,} known"] * bool(known) + [f"{ignored:,} ignored"] * bool(
+        ignored
+    )
+    return ", ".join(parts)
 
 
 def _deepest(flow: GradientFlow) -> str:

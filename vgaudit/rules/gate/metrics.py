@@ -11,7 +11,7 @@ from typing import Literal
 from vgaudit.errors import BadConfig
 from vgaudit.flow import Audit, GradientFlow, Interval, LayerFlow, Source
 from vgaudit.plain import visible
-from vgaudit.rules.wording import count, decades, percent
+from vgaudit.rules.wording import decades, percent
 
 UNITS_ENOUGH = 8
 """Units from which the share of dead ones means something, as in VG302."""
@@ -56,7 +56,7 @@ class Metric:
             return percent(value)
         if self.unit == "count":
             return f"{value:,.0f}"
-        return f"{decades(value)} decades"
+        return f"{decades(value if abs(value) >= 0.05 else 0.0)} decades"
 
 
 def metric(name: str) -> Metric:
@@ -308,9 +308,3 @@ METRICS: dict[str, Metric] = {
     name: Metric(name=name, unit=unit, higher=higher, read=read, meaning=meaning)
     for name, unit, higher, read, meaning in _TABLE
 }
-
-
-def listed(names: Iterable[str]) -> str:
-    """Returns names with the number of them, ``3 figures: a, b, c``."""
-    given = list(names)
-    return f"{count(len(given), 'figure')}: {', '.join(given)}"
