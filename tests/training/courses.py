@@ -41,6 +41,18 @@ def net(*, dropout: float = 0.0, norm: bool = False, depth: int = 2) -> nn.Modul
         return nn.Sequential(*layers, nn.Linear(width, CLASSES))
 
 
+class Cliff(nn.Module):
+    """Gives NaN where the first feature is large, out of finite data."""
+
+    def __init__(self, *, norm: bool = True) -> None:
+        super().__init__()
+        self.inner = net(norm=norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bad = (x[:, :1] > 2.2).any()
+        return self.inner(torch.where(bad, x * float("nan"), x))
+
+
 def options(method: str = "adam", **given: object) -> RetrainOptions:
     """Returns quick options: 3 epochs in steps of 16."""
     quick = RetrainOptions(method=method, epochs=3, batch_size=16)  # type: ignore[arg-type]

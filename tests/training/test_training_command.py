@@ -45,6 +45,18 @@ class Slow(nn.Sequential):
 
 def slow():
     return Slow(*quick())
+
+
+class Stuck(nn.Sequential):
+    def forward(self, x):
+        if self.training and isinstance(self[0].weight, nn.Parameter):
+            self.steps = getattr(self, "steps", 0) + 1
+            time.sleep(600 if self.steps > 14 else 0.02)
+        return super().forward(x)
+
+
+def stuck():
+    return Stuck(*quick())
 """
 
 
@@ -151,8 +163,10 @@ def test_data_is_needed(cli, place) -> None:
     assert "training needs data" in done.err
 
 
-def start(place: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    asked = words(place, "--with", "sdagd", "-o", str(out), *more, factory="slow")
+def start(
+    place: Path, out: Path, *more: str, factory: str = "slow"
+) -> subprocess.Popen[str]:
+    asked = words(place, "--with", "sdagd", "-o", str(out), *more, factory=factory)
     return subprocess.Popen(
         [sys.executable, "-m", "vgaudit", *asked, "--checkpoint-every", "0.05"],
         stdout=subprocess.PIPE,
@@ -209,6 +223,23 @@ def test_a_signal_finishes_the_step_and_saves(place, number, code) -> None:
     assert finished(start(place, whole))[0] == 0
     assert equal(out, whole)
     assert not (place / "out.safetensors.run").exists()
+
+
+@posix
+def test_the_second_signal_ends_at_once(place) -> None:
+    process = start(place, place / "out.safetensors", factory="stuck")
+    eventually((place / "out.safetensors.run" / "checkpoint.pt").is_file)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    assert process.poll() is None  # it waits for the step, which never ends
+    process.send_signal(signal.SIGINT)
+    status, text, err = finished(process)
+
+    assert status == 130
+    assert err.endswith("interrupted\n")
+    assert text == ""
+    assert (place / "out.safetensors.run" / "checkpoint.pt").is_file()
 
 
 @posix

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.training.courses import (
+    Cliff,
     net,
     options,
     plain_loop,
@@ -188,18 +189,6 @@ def test_batches_with_nan_are_skipped_and_counted() -> None:
     taken = [e.steps for e in run.epochs]
     assert taken[-1] == 3 * 8 - sum(e.skipped for e in run.epochs)
     assert all(math.isfinite(e.train_loss) for e in run.epochs[1:])
-
-
-class Cliff(nn.Module):
-    """Gives NaN where the first feature is large, out of finite data."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = net(norm=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bad = (x[:, :1] > 2.2).any()
-        return self.inner(torch.where(bad, x * float("nan"), x))
 
 
 def test_a_loss_that_is_nan_leaves_no_trace() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import vgaudit
-from tests.training.courses import net, options, same, samples, trained
+from tests.training.courses import Cliff, net, options, same, samples, trained
 from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training import methods, optimizers
@@ -66,13 +66,14 @@ def timeless(run: object) -> object:
     [
         (lambda: net(dropout=0.3), options("adam")),
         (lambda: net(norm=True), options("sgd", accumulate=3, clip=0.5)),
+        (Cliff, options("sdagd", settings={"kappa": "100", "every": "1"})),
         (net, options("sdagd", settings=CURVED)),
         (lambda: net(depth=21), options("sdagd", epochs=2, settings={"adapt": "yes"})),
         (net, options("centred-adam", schedule="cosine")),
         (net, options("adact", epochs=2, schedule="step")),
         (lambda: net(dropout=0.1), options("adamw", epochs=9, lr=0.1, patience=2)),
     ],
-    ids=["adam", "sgd", "sdagd", "deep", "centred", "adact", "patience"],
+    ids=["adam", "sgd", "skips", "sdagd", "deep", "centred", "adact", "patience"],
 )
 def test_a_resumed_training_is_bit_equal(tmp_path, make, asked, every) -> None:
     whole = trained(make(), asked)

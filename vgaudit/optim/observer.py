@@ -62,6 +62,10 @@ class Observer:
                 before.addcmul_(vector, vector)
         self.draws += 1
 
+    def forget(self) -> None:
+        """Drops what was observed since the last step."""
+        self._squares, self.draws = {}, 0
+
     def fold(self, layout: Layout, decay: float) -> bool:
         """Averages what was observed since the last step into ``curvature``.
 
@@ -72,7 +76,7 @@ class Observer:
             whether the state changed.
         """
         squares, draws = self._squares, self.draws
-        self._squares, self.draws = {}, 0
+        self.forget()
         if not draws:
             return False
         draws = self._sum_over_processes(list(squares.values()), draws)

@@ -210,6 +210,10 @@ class SDAGD(Optimizer):
         self._observer.add(self._layout, watched, output, cotangent)
         return True
 
+    def forget(self) -> None:
+        """Drops what was observed since the last step, where that step is left out."""
+        self._observer.forget()
+
     def _warn(self, message: str) -> None:
         if not self._warned:
             warnings.warn(message, stacklevel=3)

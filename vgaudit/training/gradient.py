@@ -35,6 +35,7 @@ class GradientTraining:
         setup: what to train.
         optimizer: over parameters of ``setup.model``.
         watch: sees every forward pass (``SDAGD.observe``).
+        forget: drops what ``watch`` saw of a step that is left out.
         figures: what to record of each epoch.
     """
 
@@ -44,6 +45,7 @@ class GradientTraining:
         optimizer: Optimizer,
         *,
         watch: Watch | None = None,
+        forget: Callable[[], None] | None = None,
         figures: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self._setup = setup
@@ -53,6 +55,7 @@ class GradientTraining:
             options.schedule, optimizer, setup.steps, warmup=options.warmup
         )
         self._watch = watch
+        self._forget = forget
         self._figures = figures
         cuda = setup.device.type == "cuda"
         self._half = HALVES.get(options.amp) if cuda else None
@@ -142,6 +145,9 @@ class GradientTraining:
         self._scheduler.step()
 
     def _put_back(self, before: list[Tensor]) -> None:
+        """Undoes what a forward pass left, where its step is not taken."""
+        if self._forget is not None:
+            self._forget()
         with torch.no_grad():
             for buffer, value in zip(self._buffers, before, strict=True):
                 buffer.copy_(value)

@@ -183,6 +183,7 @@ def sdagd(setup: Setup) -> Method:
         setup,
         optimizer,
         watch=_watch(optimizer, setup.loss),
+        forget=optimizer.forget,
         figures=lambda: _phases(optimizer),
     )
 
