@@ -142,7 +142,7 @@ def prepared(entry: Entry, line: Record) -> tuple[nn.Module, Batch, int]:
         built = build(entry, side)
         line["parameters"] = sum(p.numel() for p in built.module.parameters())
         try:
-            options = DataOptions(batches=1, batch_size=2)
+            options = DataOptions(batches=1, batch_size=2, inputs=entry.inputs)
             opened = open_batches(built.module, options, built.hint)
             batch = next(iter(opened))
             running.outputs(built.module, [batch], "train")
@@ -206,6 +206,8 @@ def handle(model: nn.Module, act: Act) -> str:
         locate(model.get_submodule(act.caller.path), act.caller)
     except CannotRewrite as error:
         return error.message
+    except AttributeError:
+        return "its module is made anew in forward, or kept in a list: not registered"
     return ""
 
 

@@ -46,6 +46,13 @@ class Entry:
     name: str
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """Inputs of which nothing tells, as for ``--input``."""
+        if self.part != "transformers":
+            return ()
+        return tuple(LISTED["transformers"][self.name].get("inputs", ()))
+
+    @property
     def sides(self) -> tuple[int, ...]:
         """Sides of images to try; 0 is the architecture's own."""
         return (0,) if self.part == "transformers" else (*SMALL_SIDES, 0)
@@ -97,6 +104,8 @@ def build_transformers(name: str) -> nn.Module:
     """Returns the bare model of a small configuration."""
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.for_model(name, **filled(LISTED["transformers"][name]))
+    settings = filled(LISTED["transformers"][name])
+    settings.pop("inputs", None)
+    config = AutoConfig.for_model(name, **settings)
     model: nn.Module = AutoModel.from_config(config)
     return model

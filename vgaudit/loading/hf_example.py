@@ -53,6 +53,8 @@ def tokens(config: Any, name: str) -> ExampleInput:
     """Returns a short text of any of the model's tokens."""
     text = config.get_text_config()
     length = getattr(text, "max_position_embeddings", None) or TOKENS
+    if length < 1:  # XLNet says −1: any length
+        length = TOKENS
     vocabulary = getattr(text, "vocab_size", None) or 2
     return ExampleInput(
         name=name, shape=(min(TOKENS, length),), dtype="int64", high=vocabulary
