@@ -238,7 +238,7 @@ def _rows(call: Call, wanted: Tensor) -> tuple[Tensor, Tensor]:
     del options["groups"]
     weight, _ = linear_operands(call.args, call.kwargs)
     assert weight is not None
-    patches = functional.unfold(given, list(weight.shape[2:]), **options)
+    patches = functional.unfold(given, tuple(weight.shape[2:]), **options)
     return _thinned(patches.mT.flatten(0, 1), wanted.flatten(2).mT.flatten(0, 1))
 
 

@@ -39,9 +39,11 @@ def ridge(
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if not int(failed):
-        return torch.cholesky_solve(right, factor)
+        solved: Tensor = torch.cholesky_solve(right, factor)
+        return solved
     # Inputs that do not differ at all but by rounding: the smallest solution.
-    return torch.linalg.pinv(matrix, hermitian=True) @ right
+    smallest: Tensor = torch.linalg.pinv(matrix, hermitian=True) @ right
+    return smallest
 
 
 def explained(values: Tensor, labels: Tensor) -> float | None:
@@ -71,7 +73,7 @@ _CLASSES = 64
 def _design(labels: Tensor) -> Tensor:
     """Returns indicator columns of few distinct labels, else the labels themselves."""
     columns = labels.reshape(labels.shape[0], -1)
-    distinct, classes = columns.unique(dim=0, return_inverse=True)
+    distinct, classes = torch.unique(columns, dim=0, return_inverse=True)
     if len(distinct) <= min(_CLASSES, max(2, len(columns) // 4)):
         return torch.nn.functional.one_hot(classes.reshape(-1)).double()
     return columns.double()

@@ -16,7 +16,7 @@ from vgaudit.errors import CannotRewrite
 from vgaudit.probe.tensors import cast
 from vgaudit.training.rai.cuts import Cuts
 from vgaudit.training.rai.relaxed import frozen
-from vgaudit.training.rai.splice import Call, Splice
+from vgaudit.training.rai.splice import Call, Splice, Spot, Visitor
 
 PENALTY = 1e-4
 _ITERATIONS = 200
@@ -71,9 +71,7 @@ class _Readout:
         final: loss of the solution, without the penalty.
     """
 
-    def __init__(
-        self, model: nn.Module, spot: object, loss: Loss, batch: Batch
-    ) -> None:
+    def __init__(self, model: nn.Module, spot: Spot, loss: Loss, batch: Batch) -> None:
         self._model, self._spot, self._loss = model, spot, loss
         self._batch = batch
         self.final = float("nan")
@@ -107,8 +105,8 @@ class _Readout:
         self._features = centred / self._size
         self._labels = cast(batch.labels, device=features.device, dtype=torch.float64)
 
-    def _splicing(self, visit: object) -> Splice:
-        return Splice([self._spot], visit, dropout=False)  # type: ignore[list-item, arg-type]
+    def _splicing(self, visit: Visitor) -> Splice:
+        return Splice([self._spot], visit, dropout=False)
 
     def solve(self, penalty: float) -> tuple[Tensor, Tensor]:
         """Returns weight ``[out, in]`` and bias for the features as they are."""
@@ -117,7 +115,11 @@ class _Readout:
         bias = self._features.new_zeros(shape[0]).requires_grad_(self._biased)
         variables = [weight, bias] if self._biased else [weight]
         search = torch.optim.LBFGS(
-            variables, max_iter=_ITERATIONS, line_search_fn="strong_wolfe"
+            variables,
+            max_iter=_ITERATIONS,
+            tolerance_grad=1e-9,
+            tolerance_change=1e-12,
+            line_search_fn="strong_wolfe",
         )
 
         def closure() -> Tensor:
@@ -131,8 +133,9 @@ class _Readout:
         with torch.enable_grad():
             search.step(closure)  # type: ignore[no-untyped-call]
             closure()
-        found = weight.detach() / self._size
-        return found, bias.detach() - found @ self._mean
+        found: Tensor = weight.detach() / self._size
+        shift: Tensor = bias.detach() - found @ self._mean
+        return found, shift
 
     def _at(self, value: Tensor) -> Tensor:
         """Returns the loss with ``value`` in place of the last layer's."""

@@ -12,7 +12,7 @@ auxiliary coordinates (Carreira-Perpiñán and Wang, arXiv 1212.5921).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -26,10 +26,17 @@ from vgaudit.data.batch import Batch, Loss
 from vgaudit.errors import CannotRewrite
 from vgaudit.probe.state import eager, prepare_mode
 from vgaudit.training.rai.cuts import Cuts
-from vgaudit.training.rai.splice import Call, Splice
+from vgaudit.training.rai.splice import Call, Splice, Visitor
 
 HiddenKind = Literal["mse", "l1", "huber"]
 Reduction = Literal["mean", "sum"]
+
+
+_DISTANCES: dict[HiddenKind, Callable[..., Tensor]] = {
+    "mse": functional.mse_loss,
+    "l1": functional.l1_loss,
+    "huber": functional.huber_loss,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +58,7 @@ class Hidden:
     def __call__(self, value: Tensor, target: Tensor) -> Tensor:
         """Returns the loss of one cut."""
         wide = torch.promote_types(value.dtype, torch.float32)
-        distance = {
-            "mse": functional.mse_loss,
-            "l1": functional.l1_loss,
-            "huber": functional.huber_loss,
-        }[self.kind]
+        distance = _DISTANCES[self.kind]
         loss = distance(value.to(wide), target.to(wide), reduction=self.reduction)
         return self.weight * loss
 
@@ -128,8 +131,8 @@ class Relaxation:
             loss = loss * batch.size
         return Losses(loss, hidden, values)
 
-    def _splicing(self, visit: object) -> Splice:
-        return Splice(self.cuts.spots, visit, dropout=False)  # type: ignore[arg-type]
+    def _splicing(self, visit: Visitor) -> Splice:
+        return Splice(self.cuts.spots, visit, dropout=False)
 
     def stages(self, batch: Batch) -> list[tuple[Tensor, ...]]:
         """Returns the parameters of each stage, the output stage last.
@@ -141,7 +144,7 @@ class Relaxation:
         targets = [z.requires_grad_() for z in self.values(batch)]
         with torch.enable_grad():
             losses = self.losses(batch, targets)
-        found = []
+        found: list[tuple[Tensor, ...]] = []
         for number, end in enumerate([*losses.values, losses.output]):
             leaves = list(leaves_of(end))
             allowed = targets[number - 1 : number] if number else []

@@ -93,7 +93,7 @@ class _Pass:
 
         # A hook on the node sees the whole gradient at its value, summed over all
         # uses, also where the value is changed in place afterwards.
-        node.register_prehook(renormalise)  # type: ignore[arg-type]
+        node.register_prehook(renormalise)
         return value
 
     def _renormalised(self, number: int, gradient: Tensor) -> Tensor:

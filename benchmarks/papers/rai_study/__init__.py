@@ -1,0 +1,1 @@
+"""The studies of RAI: data, nets, methods and what is asked of them."""
