@@ -215,13 +215,11 @@ def errors_of(options: argparse.Namespace, runs: Study[Run]) -> tuple[Found, lis
             if setting is None:
                 continue
             chosen[method] = setting
-            wanted = nets(options, "test", method)
-            for run in runs.run(
-                [replace(r, setting=setting, seed=seed) for r in wanted]
-            ):
-                net = found.setdefault(method, {}).setdefault(
-                    (run.activation, run.hidden), {}
-                )
+            untold = nets(options, "test", method)
+            wanted = [replace(run, setting=setting, seed=seed) for run in untold]
+            for run in runs.run(wanted):
+                by_net = found.setdefault(method, {})
+                net = by_net.setdefault((run.activation, run.hidden), {})
                 net[seed] = runs.results[run]["error"]
     return found, [f"{chosen[method]:g}" for method in found]
 
