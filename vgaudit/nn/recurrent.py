@@ -82,7 +82,7 @@ class RecurrentRotation(AutoRotation):
 
     def default_limit(self) -> Tensor:
         """Returns 4 for sigmoid gates and 2 for tanh, in the shape of D."""
-        return gate_limits(self).expand(self.units())
+        return gate_limits(cast(nn.RNNBase, self)).expand(self.units())
 
     def fit_inputs(self, inputs: Inputs, how: Denominator) -> Inputs:
         """Returns the inputs; they are as many as the layer's or scalars.

@@ -126,7 +126,7 @@ class ColumnRotation(LinearRotation):
         """Returns the inputs; they are as many as the layer's or scalars."""
         return self._fit(inputs, self.weight.shape[0])
 
-    forward = WeightRotation.forward  # type: ignore[assignment]
+    forward = WeightRotation.forward
 
 
 class ConvRotation(WeightRotation):
