@@ -23,7 +23,7 @@ from vgaudit.loading.loaded import (
     Origin,
     finish,
 )
-from vgaudit.loading.local_file import LocalFile, examine
+from vgaudit.loading.local_file import LocalFile, examine, require_torch
 from vgaudit.loading.spec import Spec
 from vgaudit.loading.wording import one_line
 
@@ -38,6 +38,7 @@ def matches(spec: Spec) -> bool:
     # To open a named pipe would wait for a writer.
     if spec.path is None or not spec.path.is_file():
         return False
+    require_torch()
     try:
         with open(spec.path, "rb") as stream:
             if not stream.read(4).startswith(ZIP_MAGIC):
@@ -61,7 +62,7 @@ def load(spec: Spec, options: LoadOptions) -> LoadedModel:
         raise CannotLoad(
             f"{file.path} is a torch.export program, which is code (tier T2, sha256 "
             f"{file.sha256}); checked: it holds aten operators only",
-            hint="--allow-code runs it",
+            hint=f"--allow-code runs it; or {HINT}",
         )
     arguments = _sample_inputs(file, checked)
     module = _module(file, checked)
