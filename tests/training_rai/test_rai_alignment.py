@@ -188,7 +188,7 @@ def test_the_readout_is_where_the_penalised_loss_is_flat() -> None:
     loss = BCE.function(output, batch.labels)
     (loss + 0.005 * weight.square().sum()).backward()
 
-    assert pytest.approx(float(loss), rel=1e-9) == final
+    assert pytest.approx(loss.item(), rel=1e-9) == final
     assert float(weight.grad.abs().max()) < 1e-6
     assert float(bias.grad.abs().max()) < 1e-6
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from rai_study.methods import (
+from benchmarks.papers.rai_study.methods import (
     CONTROL_STEPS,
     FIRST_RIDGE,
     Figures,
@@ -22,8 +22,8 @@ from rai_study.methods import (
     readout_only,
     rprop,
 )
-from rai_study.problems import TUNING, Problem, net, problem
-from rai_study.record import Record, Run, spread, table
+from benchmarks.papers.rai_study.problems import TUNING, Problem, net, problem
+from benchmarks.papers.rai_study.record import Record, Run, spread, table
 
 DEPTHS, WIDTHS = (31, 101, 200), (32, 64, 100, 200)
 CHEAP = ("rai", "readout", "label code")
@@ -182,7 +182,8 @@ def chosen(record: Record, cell: Cell, method: str) -> float:
         if found:
             scores[ridge] = statistics.fmean(row["score"] for row in found)
     if not scores:
-        raise SystemExit("run --study tune first: the grid takes its ridge from there")
+        # Found by tuning; nothing is trained without it.
+        record.tuned_first()
     return max(scores, key=lambda ridge: (round(scores[ridge], 3), ridge))
 
 
@@ -243,10 +244,10 @@ def show(record: Record) -> str:
                 *(scores[m] for m in ("readout", "adam", "rprop", "label code")),
             ]
         )
-    return "\n\n".join([table(head, rows), _ablations(record), _tuning(record)])
+    return table(head, rows)
 
 
-def _ablations(record: Record) -> str:
+def show_ablations(record: Record) -> str:
     head = ["sigmoid, 101 ×", "full recipe", *ABLATED, "relaxed loss", "its gap"]
     rows = []
     for width in WIDTHS:
@@ -271,7 +272,7 @@ def _ablations(record: Record) -> str:
     return table(head, rows)
 
 
-def _tuning(record: Record) -> str:
+def show_tuning(record: Record) -> str:
     settings: dict[tuple[str, str, int], dict[str, None]] = {}
     for run in record.done:
         if run.study == "tune":

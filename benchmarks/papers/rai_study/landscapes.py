@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from rai_study.methods import FIRST_RIDGE, Rai, adam, backprop, rai, rai_recipe
-from rai_study.problems import Problem, net, problem, score, shaped
+from benchmarks.papers.rai_study.methods import (
+    FIRST_RIDGE,
+    Rai,
+    adam,
+    backprop,
+    rai,
+    rai_recipe,
+)
+from benchmarks.papers.rai_study.problems import Problem, net, problem, score, shaped
 
 LEFT, RIGHT, LOW, HIGH = -1.6, 2.6, -1.2, 1.7
 COLUMNS, ROWS, CELL = 84, 58, 5
@@ -33,7 +41,7 @@ def draw_all(folder: Path) -> None:
         for method, model in (("rai", relaxed), ("adam", ordinary)):
             path = folder / f"rai-moons-{name}-{method}.svg"
             path.write_text(landscape(model, given), encoding="utf-8")
-            print(path.name, score(model, given.test, given.loss), flush=True)
+            print(path.name, score(model, given.test, given.loss), file=sys.stderr)
 
 
 def landscape(model: nn.Module, given: Problem) -> str:

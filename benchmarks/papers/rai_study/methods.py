@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim import Rprop as TorchRprop
 
-from rai_study.problems import Problem, score
+from benchmarks.papers.rai_study.problems import Problem, score
 from vgaudit.training.rai import (
     Hidden,
     Recipe,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rai_study.record import Record, Run, spread, table
+from benchmarks.papers.rai_study.record import Record, Run, spread, table
 from vgaudit.data.batch import Batch
 from vgaudit.training.rai import Sweep, find_cuts
 
@@ -93,21 +94,37 @@ def train(
 
 def run_all(record: Record, root: Path | None, seeds: int = 3) -> None:
     """Rates on a validation split, then fresh seeds on the test set."""
-    if root is None:
-        raise SystemExit("--study mnist needs --data-root DIR, with DIR/MNIST/raw")
-    images = mnist(root)
-    own = images.train[:-VALIDATION], images.train_labels[:-VALIDATION]
-    held = images.train[-VALIDATION:], images.train_labels[-VALIDATION:]
+
+    @functools.cache
+    def images() -> Images:
+        if root is None:
+            raise SystemExit("--study mnist needs --data-root DIR, with DIR/MNIST/raw")
+        return mnist(root)
+
     for method in ("sweep", "plain"):
         for rate in RATES:
             run = Run("mnist-tune", method, "sigmoid", 6, WIDTH, TUNING, f"rate {rate}")
-            record.run(run, lambda m=method, r=rate: train((*own, *held), m, r, TUNING))
-    whole = (images.train, images.train_labels, images.test, images.test_labels)
+            record.run(
+                run, lambda m=method, r=rate: train(split(images()), m, r, TUNING)
+            )
     for method in ("sweep", "plain"):
         rate = best(record, method)
         for seed in range(seeds):
             run = Run("mnist", method, "sigmoid", 6, WIDTH, seed, f"rate {rate}")
-            record.run(run, lambda m=method, r=rate, s=seed: train(whole, m, r, s))
+            record.run(
+                run, lambda m=method, r=rate, s=seed: train(whole(images()), m, r, s)
+            )
+
+
+def split(images: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Training and validation part of the training images."""
+    x, y = images.train, images.train_labels
+    return x[:-VALIDATION], y[:-VALIDATION], x[-VALIDATION:], y[-VALIDATION:]
+
+
+def whole(images: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Training and test images."""
+    return images.train, images.train_labels, images.test, images.test_labels
 
 
 def best(record: Record, method: str) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from rai_study.methods import (
+from benchmarks.papers.rai_study.methods import (
     FIRST_RIDGE,
     Figures,
     Rai,
@@ -21,8 +21,8 @@ from rai_study.methods import (
     readout_only,
     sgd,
 )
-from rai_study.problems import Problem, net, problem, shaped
-from rai_study.record import Record, Run, spread, table
+from benchmarks.papers.rai_study.problems import Problem, net, problem, shaped
+from benchmarks.papers.rai_study.record import Record, Run, spread, table
 from vgaudit.data.batch import Batch
 from vgaudit.training.rai import Hidden, Relaxation, Sweep, find_cuts
 from vgaudit.training.rai.minibatch import Inference, TargetTable

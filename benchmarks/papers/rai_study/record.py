@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -38,7 +39,11 @@ class Record:
         self.done: dict[Run, dict[str, float]] = {}
         if resume and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    # Half a line of a run that was killed while writing.
+                    continue
                 self.done[Run(**row["run"])] = row["figures"]
         elif path.exists():
             path.unlink()
@@ -47,14 +52,19 @@ class Record:
         """Does the work unless it is done, and writes it down."""
         if run in self.done:
             return
-        if self._end is not None and time.monotonic() > self._end:
+        if self._end is not None and time.monotonic() >= self._end:
             raise TimeIsUp
         figures = {k: round(v, 6) for k, v in work().items()}
         self.done[run] = figures
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"run": asdict(run), "figures": figures}) + "\n")
-        print(*asdict(run).values(), figures, flush=True)
+        print(*asdict(run).values(), figures, file=sys.stderr, flush=True)
+
+    def tuned_first(self) -> None:
+        """Ends a study whose settings are not known yet."""
+        print("run --study tune first: the grid takes its ridge there", file=sys.stderr)
+        raise TimeIsUp
 
     def rows(self, study: str, **wanted: object) -> list[dict[str, float]]:
         """The figures of the runs of a study that have these attributes."""
