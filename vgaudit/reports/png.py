@@ -143,7 +143,8 @@ def _budget(flow: GradientFlow) -> Painter:
                 named.add(part.cause)
                 level += part.decades
         _depth_axis(axes, flow, budget.scale(found))
-        axes.legend(frameon=False, fontsize=8)
+        if named:
+            axes.legend(frameon=False, fontsize=8)
 
     return paint
 
