@@ -214,7 +214,7 @@ def test_an_exported_program_is_refused_before_it_is_opened(
 
     message, hint = refusal(path, CannotLoad)
 
-    assert "is a torch.export program, which is code (tier T2)" in message
+    assert "is a torch.export program, which is code (tier T2, sha256 " in message
     assert "pass the eager model by a factory" in hint
 
 
