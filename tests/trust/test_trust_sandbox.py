@@ -202,6 +202,7 @@ def test_code_that_the_user_named_sees_variables_of_its_own() -> None:
         ({"model": "w.pt", "data": "imagefolder:pictures"}, False, False),
         ({"model": "w.pt", "data": "loader.py:make"}, False, True),
         ({"model": "w.pt", "allow_code": True}, False, True),
+        ({"model": "w.pt", "data": "x.npz", "valid_data": "v.py:f"}, False, True),
     ],
 )
 def test_a_command_opens_no_more_than_it_needs(
@@ -219,6 +220,9 @@ def test_what_a_command_writes_itself_is_writable(tmp_path) -> None:
     found = rules({"model": "w.pt", "out": tmp_path / "out.safetensors"})
 
     assert found.writable == (str(tmp_path),)
+    runs = tmp_path / "new" / "run"
+    assert rules({"model": "w.pt", "run_folder": runs}).writable == (str(runs),)
+    assert runs.is_dir()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,7 +51,11 @@ def _outputs(given: Mapping[str, Any]) -> Iterator[Path]:
     if given.get("out") is not None:
         yield Path(given["out"]).absolute().parent
     if given.get("run_folder") is not None:
-        yield Path(given["run_folder"]).absolute()
+        folder = Path(given["run_folder"]).absolute()
+        # The sandbox can only be told of a folder that is there.
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield folder
 
 
 def _fetches(given: Mapping[str, Any]) -> bool:
