@@ -34,6 +34,9 @@ GAP = 0.16
 WIDEST = 16.0
 """Percent of the plot that one bar takes at most, with its gains beside it."""
 
+WORST = 16
+"""The longest name that stands beside the worst bar."""
+
 CAUSES: tuple[Cause, ...] = (
     "activation",
     "weights",
@@ -192,14 +195,15 @@ def _worst(found: Sequence[Bar], middles: Sequence[float], y: Linear) -> str:
     if not gain < -0.3:
         return ""
     station = found[i].station
-    words = f"{shortened(station.first)} {_signed(gain, 1)}"
+    words = f"{shortened(station.first, WORST)} {_signed(gain, 1)}"
     # The stairs rise to the right: above a bar there is room on its left, below it
     # on its right.
-    if middles[i] >= 35:
-        return svg.label(
-            words, middles[i], y(station.start) - 7, kind="mark", anchor="end"
-        )
-    return svg.label(words, middles[i], y(station.end) + 15, kind="mark")
+    below = y(station.end) + 15
+    if middles[i] >= 35 or below > HEIGHT:
+        anchor = "end" if middles[i] >= 20 else "start"
+        above = y(station.start) - 7
+        return svg.label(words, middles[i], above, kind="mark", anchor=anchor)
+    return svg.label(words, middles[i], below, kind="mark")
 
 
 def _rank(gain: float) -> float:

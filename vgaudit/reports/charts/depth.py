@@ -206,7 +206,7 @@ def _fitting(
         if i < 0 or not names:
             continue
         at, wide = places[i] / 100 * width, len(names[i]) * LETTER
-        anchor = _anchor(places[i], len(names[i]), width)
+        anchor = _anchor(places[i], len(names[i]), NARROW if i in taken else width)
         left = at - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
         span = (left - 4, left + wide + 4)
         if i in taken or all(span[1] <= a or span[0] >= b for a, b in spans):

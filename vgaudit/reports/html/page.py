@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from vgaudit.plain import visible
 from vgaudit.reports.charts.budget import CAUSES
+from vgaudit.reports.escaping import inert
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -46,8 +47,8 @@ class Page:
         """Returns a whole HTML page that needs nothing but itself."""
         template = environment().get_template("page.html")
         return template.render(
-            title=f"vgaudit: {visible(self.title)}",
-            body=self.body,
+            title=inert(f"vgaudit: {visible(self.title)}"),
+            body=inert(self.body),
             style=style(),
             page_style=PAGE_STYLE,
             digests=" ".join(f"'sha256-{_digest(x)}'" for x in (PAGE_STYLE, style())),

@@ -54,6 +54,7 @@ class View:
     unlisted: str = ""
     sections: tuple[Section, ...] = ()
     layers: Grid | None = None
+    layers_words: str = ""
     suppressed: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -70,7 +71,7 @@ def view(report: Report) -> View:
         target=visible(audit.target.spec) if audit is not None else "",
         status=report.status,
         headline=sentence(headline(report)),
-        lead=_hint(report) if audit is None else _lead(audit.flow),
+        lead=_said(report),
     )
     return first if audit is None else _measured(report, audit, first)
 
@@ -107,6 +108,8 @@ def sentence(text: str) -> str:
 def _measured(report: Report, audit: Audit, first: View) -> View:
     flow = audit.flow
     more = len(report.findings) - MOST
+    layers = layer_grid(flow)
+    shown = count(len(layers.rows) if layers is not None else 0, "weight layer")
     return View(
         version=first.version,
         target=first.target,
@@ -119,7 +122,8 @@ def _measured(report: Report, audit: Audit, first: View) -> View:
         if more > 0
         else "",
         sections=charts(report),
-        layers=layer_grid(flow),
+        layers=layers,
+        layers_words=f"{shown}, in forward order",
         suppressed=_suppressed(report),
         unmeasured=_few(unmeasured(flow)),
         notes=_few(notes(report, audit)),
@@ -133,6 +137,13 @@ def _few(lines: list[str]) -> tuple[str, ...]:
     more = len(lines) - MOST_NOTES
     rest = (f"… and {more:,} more, in the JSON report",) if more > 0 else ()
     return (*lines[:MOST_NOTES], *rest)
+
+
+def _said(report: Report) -> str:
+    """Returns the sentence below the headline."""
+    if report.audit is None:
+        return _hint(report)
+    return "" if report.status == "inconclusive" else _lead(report.audit.flow)
 
 
 def _hint(report: Report) -> str:
