@@ -147,7 +147,7 @@ def from_flow(
     ratios: dict[str, float | None] = {}
     for layer, weight in weights.items():
         parameter = measured.get(names.get(id(weight), ""))
-        if parameter is not None:
+        if parameter is not None and math.isfinite(parameter.grad_rms):
             rms[layer] = parameter.grad_rms
             ratios[layer] = parameter.grad_to_weight
     return layer_gradients(rms, ratios)
