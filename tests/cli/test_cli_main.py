@@ -16,6 +16,7 @@ from vgaudit.cli.process import WorkerBug
 from vgaudit.errors import CannotRun, NothingMeasured
 from vgaudit.flow import NotMeasured, Source, Structure, StructureRow
 from vgaudit.plain import to_plain
+from vgaudit.reports import REPORTS
 from vgaudit.reports.json import parse
 from vgaudit.rules.examples import chain, having
 
@@ -114,7 +115,7 @@ def test_an_error_is_a_document_where_json_was_asked_for(cli, worker, tmp_path) 
         (
             ["scan", "m", "--format", "jsn"],
             "unknown report format 'jsn'",
-            "did you mean json? known: json, text",
+            f"did you mean json? known: {', '.join(REPORTS)}",
         ),
         (
             ["scan", "m", "--report", "report.json"],

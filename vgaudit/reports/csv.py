@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from vgaudit.findings import Report
 from vgaudit.flow import Interval, LayerFlow
-from vgaudit.reports.escaping import cell
+from vgaudit.reports.escaping import cell, inert
 from vgaudit.suite import Suite, single
 
 COLUMNS = (
@@ -58,7 +58,7 @@ def render_suite(suite: Suite) -> str:
         for layer in entry.report.audit.flow.layers:
             row = dict(_row(layer, codes))
             writer.writerow({"target": cell(entry.name), **row})
-    return stream.getvalue()
+    return inert(stream.getvalue())
 
 
 def _codes(report: Report) -> dict[str, list[str]]:

@@ -51,7 +51,7 @@ def markdown(text: str, *, length: int = 120) -> str:
 
 def github_message(text: str, *, length: int = 1000) -> str:
     """Returns text as the message of a workflow command."""
-    return visible(text, length=length).replace("%", "%25")
+    return inert(visible(text, length=length)).replace("%", "%25")
 
 
 def github_property(text: str, *, length: int = 200) -> str:

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from vgaudit.findings import Finding, Report
 from vgaudit.plain import visible
+from vgaudit.reports.escaping import inert
 from vgaudit.reports.place import place
 from vgaudit.reports.verdict import headline
 from vgaudit.rules import RULES
@@ -36,9 +37,8 @@ def render_suite(suite: Suite) -> str:
         total.update(_suite(root, entry))
     _count(root, total)
     indent(root, " ")
-    return tostring(root, encoding="unicode", xml_declaration=False).join(
-        ('<?xml version="1.0" encoding="UTF-8"?>\n', "\n")
-    )
+    text = inert(tostring(root, encoding="unicode"))
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 
 def _suite(root: Element, entry: Entry) -> Counter[str]:

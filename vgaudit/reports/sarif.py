@@ -86,7 +86,7 @@ def _invocation(report: Report) -> Record:
         "executionSuccessful": report.status in ("pass", "fail"),
         "exitCode": report.exit_code,
         "exitCodeDescription": headline(report),
-        "commandLine": visible(report.command, length=2000),
+        "commandLine": visible(report.command, length=1000),
         "toolExecutionNotifications": list(_notifications(report)),
     }
 
