@@ -132,7 +132,7 @@ def test_a_conversion_says_what_was_and_what_was_not_changed() -> None:
     refused = table(page, "Left as they were (VG701)")[1]
     assert ["gate", "sigmoid", "–", NASTY] == refused
     lead = page.one("p", "lead").text
-    assert "1 edit, 1 activation left as it was." in lead
+    assert "1 edit, 1 activation left alone." in lead
     assert "changed by up to 0.25, where the largest was 1.5" in lead
 
 

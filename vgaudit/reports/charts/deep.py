@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vgaudit.flow import AttentionFlow, GradientFlow, JacobianFlow
+from vgaudit.flow import AttentionFlow, GradientFlow, JacobianFlow, StreamPoint
 from vgaudit.reports.charts import frame, svg
 from vgaudit.reports.charts.depth import shortened
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
@@ -87,6 +87,55 @@ def _attention_cells(call: AttentionFlow) -> tuple[str, ...]:
         percent(max(call.collapsed, default=0.0)),
         figure(max(call.largest_logit, default=None), 1),
     )
+
+
+def stream(flow: GradientFlow) -> Figure | None:
+    """Returns how much the forward signal varies along the trunk; None without it."""
+    found = flow.deep.stream if flow.deep is not None else ()
+    if len(found) < 2:
+        return None
+    places = tuple(float(i) for i in range(len(found)))
+    lines = [Series("over samples", places, tuple(one.variation for one in found))]
+    if any(one.tokens is not None for one in found):
+        lines.append(Series("over tokens", places, tuple(one.tokens for one in found)))
+    ends = ", ".join(f"{one.name} {_share(one.y[-1])}" for one in lines)
+    panel = Panel(
+        title="Variation of the forward signal",
+        description=f"Along the trunk, input left. At the output: {ends}.",
+        across="place on the trunk, from the input to the output",
+        up="share",
+        least=(0.0, 1.0),
+    )
+    return Figure(
+        name="forward-signal",
+        title="Forward signal",
+        caption="What share of the signal differs between samples, and between the "
+        "tokens of one sample. Near 0, all look alike to the layers above.",
+        picture=chart(lines, panel),
+        keys=keys(lines, [_share(one.y[-1]) for one in lines]),
+        grid=_stream_grid(found),
+    )
+
+
+def _stream_grid(found: Sequence[StreamPoint]) -> Grid:
+    rows = tuple(
+        (
+            called(one.layer),
+            number(one.size),
+            _share(one.variation),
+            _share(one.tokens),
+            figure(one.rank, 1),
+        )
+        for one in found[: 4 * MOST]
+    )
+    left_out = len(found) - len(rows)
+    note = f"{left_out:,} more: in the JSON report" if left_out else ""
+    columns = ("after", "#root mean square", "#over samples", "#over tokens")
+    return Grid((*columns, "#directions"), rows, note)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else percent(value)
 
 
 def spectrum(flow: GradientFlow) -> Figure | None:

@@ -81,14 +81,17 @@ def chart(series: Sequence[Series], panel: Panel) -> str:
         panel.title,
         panel.description,
         frame.levels(y, unit=panel.up),
-        *(
-            frame.limit(y, value, words, kind="limit-warning")
-            for value, words in inside
-        ),
+        *(_mark(y(value), words) for value, words in inside),
         svg.stretched(panel.height, *shapes),
         frame.upright(x, panel.height),
         frame.named(panel.across, panel.height),
     )
+
+
+def _mark(place: float, words: str) -> str:
+    kind = "limit-warning"
+    line = svg.line((0, place), (100, place), kind=kind)
+    return line + svg.label(words, 99.4, place - 5, kind=f"{kind} words", anchor="end")
 
 
 def keys(series: Sequence[Series], figures: Sequence[str] = ()) -> tuple[Key, ...]:

@@ -107,7 +107,8 @@ def conversion(done: Conversion, found: Comparison | None) -> View:
         else f"Outputs changed by up to {number(done.max_abs_diff)}, where the largest "
         f"was {number(done.output_scale)}."
     )
-    counted = f"{count(edits, 'edit')}, {count(refused, 'activation')} left as it was"
+    left = count(refused, "activation") if refused else "no activation"
+    counted = f"{count(edits, 'edit')}, {left} left alone"
     blocks = [Block(title="What was changed", tables=tuple(_changes(done)))]
     if found is not None:
         blocks = [*_compared(found, sides), *blocks, *_findings(found)]

@@ -10,7 +10,7 @@ from vgaudit import __version__
 from vgaudit.findings import Finding, Report
 from vgaudit.flow import Audit, GradientFlow, LayerFlow
 from vgaudit.plain import visible
-from vgaudit.reports.charts import activations, budget, deep, lag, profile
+from vgaudit.reports.charts import activations, budget, deep, exponents, lag, profile
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
 from vgaudit.reports.html.findings import MOST, Shown, grouped
 from vgaudit.reports.transport import line_of
@@ -89,13 +89,22 @@ def charts(report: Report) -> tuple[Section, ...]:
         ("Where the gradient goes", transport),
         ("Activations", (activations.draw(flow),)),
         ("Recurrent layers", (lag.draw(flow),)),
-        ("Deep measurements", (deep.attention(flow), deep.spectrum(flow))),
+        ("Deep measurements", _deep(flow)),
     )
     found = (
         Section(title, tuple(chart for chart in drawn if chart is not None))
         for title, drawn in sections
     )
     return tuple(section for section in found if section.charts)
+
+
+def _deep(flow: GradientFlow) -> tuple[Figure | None, ...]:
+    return (
+        deep.stream(flow),
+        deep.attention(flow),
+        deep.spectrum(flow),
+        exponents.draw(flow),
+    )
 
 
 def sentence(text: str) -> str:
