@@ -12,12 +12,16 @@ from tests.reports_html.reading import number, percent, read
 from vgaudit.flow import (
     AttentionFlow,
     DeepFlow,
+    Exponents,
+    FormatLoss,
     GateFlow,
     Interval,
     JacobianFlow,
     MeanFieldLayer,
     Moments,
+    ParameterPrecision,
     RecurrenceFlow,
+    StreamPoint,
     TheoryFlow,
 )
 from vgaudit.reports.charts import (
@@ -25,6 +29,7 @@ from vgaudit.reports.charts import (
     budget,
     deep,
     depth,
+    exponents,
     heatmap,
     lag,
     learning,
@@ -440,6 +445,71 @@ def test_singular_values_are_drawn_whatever_they_are(found) -> None:
     _finite(figure.picture)
 
 
+def precision(name: str, sizes: Exponents, zero: float) -> ParameterPrecision:
+    return ParameterPrecision(
+        name=name,
+        elements=sizes.total,
+        exponents=sizes,
+        formats=(FormatLoss(format="float16", zero=zero, subnormal=0.0, overflow=0.0),),
+        loss_scale=1024.0,
+        updates=(),
+    )
+
+
+def test_the_sizes_of_a_gradient_stand_at_their_exponents() -> None:
+    """Exponents −30 to −10 make 20 places, so each takes 5 % of the width."""
+    counts = (10, 0, 40) + (0,) * 16 + (50,)
+    sizes = Exponents(lowest=-30, counts=counts, zeros=0, nonfinite=0)
+    deep_flow = DeepFlow(precision=(precision("w", sizes, 0.5),))
+    figure = exponents.draw(having(chain(), deep=deep_flow).flow)
+    assert figure is not None
+    page = read(figure.picture)
+    cells = {
+        (x.attributes["class"] or "").split()[1]: x.attributes["d"]
+        for x in page.every("path", "cell")
+    }
+    lines = [percent(x.attributes["x1"]) for x in page.every("line", "limit-error")]
+
+    assert {
+        "d-3": "M0 1h50v14h-50z",
+        "d-4": "M100 1h50v14h-50zM950 1h50v14h-50z",
+    } == cells
+    assert [30.0, 80.0] == lines
+    assert (("w", "100", "50 %", "0 %", "1,024"),) == figure.grid.rows
+
+
+def test_of_many_parameters_those_that_lose_most_are_drawn_in_order() -> None:
+    sizes = Exponents(lowest=-20, counts=(1,), zeros=0, nonfinite=0)
+    found = [precision(f"p{i}", sizes, (i * 37 % 100) / 100) for i in range(100)]
+    shown = exponents.rows(found)
+
+    assert exponents.MOST == len(shown)
+    assert min(one.lost("float16") for one in shown) >= 0.6
+    assert sorted(shown, key=lambda one: int(one.name[1:])) == list(shown)
+
+
+def test_a_gradient_of_zeros_has_no_size_to_draw() -> None:
+    nothing = Exponents(lowest=0, counts=(), zeros=9, nonfinite=1)
+    deep_flow = DeepFlow(precision=(precision("w", nothing, 0.0),))
+
+    assert exponents.draw(having(chain(), deep=deep_flow).flow) is None
+
+
+def test_the_forward_signal_has_a_line_for_samples_and_one_for_tokens() -> None:
+    points = tuple(
+        StreamPoint(
+            layer=f"b{i}", size=1.0, variation=1.0 - 0.5 * i, tokens=0.2, rank=3.0
+        )
+        for i in range(3)
+    )
+    figure = deep.stream(having(chain(), deep=DeepFlow(stream=points)).flow)
+    assert figure is not None
+
+    assert ["over samples", "over tokens"] == [key.name for key in figure.keys]
+    assert 2 == len(list(read(figure.picture).every("path", "line")))
+    assert ("b2", "1", "0 %", "20 %", "3.0") == figure.grid.rows[-1]
+
+
 # --- training -----------------------------------------------------------------------
 
 
@@ -566,6 +636,8 @@ def test_profiles_are_read_between_their_points(share, value) -> None:
         lag.draw,
         deep.attention,
         deep.spectrum,
+        deep.stream,
+        exponents.draw,
         lambda flow: overlay.profiles(flow, flow),
     ],
 )

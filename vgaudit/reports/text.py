@@ -7,7 +7,7 @@ characters, no name longer than 120 characters.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -137,19 +137,37 @@ def _findings(report: Report, look: Look) -> Iterator[RenderableType]:
 
     A rule that fires at every layer of a deep model would otherwise hide the others.
     """
-    shown = report.findings[: look.top]
+    first, follow = _by_cause(report.findings)
     groups: dict[tuple[str, str], list[Finding]] = {}
-    for finding in shown:
+    for finding in first[: look.top]:
         groups.setdefault((finding.level, finding.code), []).append(finding)
     for group in groups.values():
+        # What has consequences is worth its lines wherever it stands.
+        group.sort(key=lambda finding: not follow.get(finding.fingerprint))
         whole = len(group) if look.verbose or len(group) <= IN_FULL + 1 else IN_FULL
-        yield from (_finding(finding, look) for finding in group[:whole])
+        for finding in group[:whole]:
+            yield _finding(finding, look, follow.get(finding.fingerprint, ()))
         if group[whole:]:
             yield _same(group[whole:])
-    more = len(report.findings) - look.top
+    more = len(first) - look.top
     if more > 0:
         text = f"… and {count(more, 'more finding')}: --report json=PATH lists them all"
         yield Padding(Text(text, style="dim"), (0, 0, 0, INDENT))
+
+
+def _by_cause(
+    findings: Sequence[Finding],
+) -> tuple[list[Finding], dict[str, list[Finding]]]:
+    """Returns the findings that follow from none, and what follows from each."""
+    known = {finding.fingerprint for finding in findings}
+    first: list[Finding] = []
+    follow: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.cause is None or finding.cause.fingerprint not in known:
+            first.append(finding)
+        else:
+            follow.setdefault(finding.cause.fingerprint, []).append(finding)
+    return first, follow
 
 
 def _same(group: list[Finding]) -> RenderableType:
@@ -165,7 +183,9 @@ def _same(group: list[Finding]) -> RenderableType:
     return Padding(Group(head, inner), (0, 0, 0, INDENT))
 
 
-def _finding(finding: Finding, look: Look) -> RenderableType:
+def _finding(
+    finding: Finding, look: Look, follow: Sequence[Finding] = ()
+) -> RenderableType:
     head = Text.assemble(
         (finding.level.upper().ljust(8), LEVEL_STYLE[finding.level]),
         (finding.code, "bold"),
@@ -181,12 +201,29 @@ def _finding(finding: Finding, look: Look) -> RenderableType:
             body.append(Text(visible(line, length=300), style="dim"))
     if finding.fix is not None and finding.level != "info":
         body.append(_way_out(finding.fix))
+    body.extend(_consequences(follow, look))
     inner = Padding(Group(*body), (0, 0, 0, 8))
     return Padding(Group(head, inner), (0, 0, 0, INDENT))
 
 
+def _consequences(follow: Sequence[Finding], look: Look) -> Iterator[RenderableType]:
+    """Yields one line for each finding that follows from this one."""
+    most = look.top if look.verbose else 5
+    for finding in follow[:most]:
+        line = Text.assemble(
+            ("so: ", "bold"),
+            (finding.level.upper(), LEVEL_STYLE[finding.level]),
+            f" {finding.code} {finding.name}  ",
+        )
+        yield line.append(visible(finding.message, length=300))
+    if len(follow) > most:
+        yield Text(f"so: {len(follow) - most:,} more", style="dim")
+
+
 def _way_out(fix: Fix) -> Text:
     line = Text.assemble(("try: ", "bold"), visible(fix.text, length=300))
+    if fix.reason:
+        line.append(f", because {visible(fix.reason, length=300)}")
     # The last line of the report says how to have a rule explained.
     if not fix.command.startswith("vgaudit explain "):
         line.append(f" ({visible(fix.command)})")

@@ -20,6 +20,8 @@ from vgaudit.rules.wording import decades, percent
 
 LABEL = 15
 INDENT = 2
+WORST = 3
+RECURRENCES = 4
 WORTH_A_BUDGET = 1.0
 """Decades of loss from which it is worth telling where they went."""
 
@@ -31,18 +33,43 @@ def transport(
     profile = _profile(report, flow, look)
     if profile is not None:
         yield row("depth profile", profile)
+    yield from _memory(flow)
     if flow.attenuation is None or flow.attenuation.value > -WORTH_A_BUDGET:
         return
     yield from _budget(flow)
-    worst = flow.worst_step
-    if worst is not None and worst.gain.value < 0:
-        gain = worst.gain.value
+    yield from _worst(flow)
+
+
+def _worst(flow: GradientFlow) -> Iterator[RenderableType]:
+    """Yields the steps that lose most, of the trunk and of all branches."""
+    inner = (step for branch in flow.branches for step in branch.steps)
+    steps = sorted((*flow.trunk, *inner), key=lambda step: step.gain.value)
+    sources = {x.path: x.source for x in reversed(flow.layers) if x.source is not None}
+    losing = [step for step in steps if step.gain.value < 0]
+    for index, step in enumerate(losing[:WORST]):
+        gain = step.gain.value
         loss = f"{decades(gain)} decades" if math.isfinite(gain) else "all of it"
-        line = Text(f"{visible(worst.layer or worst.name)} ({loss})")
-        source = next((x.source for x in flow.layers if x.path == worst.layer), None)
+        line = Text(f"{visible(step.layer or step.name)} ({loss})")
+        source = sources.get(step.layer or "")
         if source is not None:
             line.append(f"  {line_of(source)}", style="dim")
-        yield row("worst step", line)
+        yield row("worst steps" if index == 0 else "", line)
+
+
+def _memory(flow: GradientFlow) -> Iterator[RenderableType]:
+    """Yields how far back each recurrent layer carries the gradient."""
+    for index, item in enumerate(flow.recurrences[:RECURRENCES]):
+        line = Text(f"{visible(item.layer)}: ")
+        if item.horizon is None:
+            line.append(f"all {item.steps:,} steps")
+        else:
+            line.append(f"{item.horizon:,} of {item.steps:,} steps")
+        rate = f"{item.rate.value:+.2f}".replace("-", "−")
+        line.append(f"  {rate} decades per step", style="dim")
+        yield row("memory" if index == 0 else "", line)
+    more = len(flow.recurrences) - RECURRENCES
+    if more > 0:
+        yield row("", Text(f"… and {more:,} more", style="dim"))
 
 
 def _budget(flow: GradientFlow) -> Iterator[RenderableType]:

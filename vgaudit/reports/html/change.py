@@ -246,7 +246,7 @@ def _changes(done: Conversion) -> Iterator[Table]:
         columns = ("layer", "was", "change")
         yield Table("Edits", Grid(columns, rows, _rest(len(done.edits))))
     if done.refusals:
-        rows = tuple(
+        left = tuple(
             (
                 called(refusal.path),
                 called(refusal.kind),
@@ -255,9 +255,9 @@ def _changes(done: Conversion) -> Iterator[Table]:
             )
             for refusal in done.refusals[:MOST]
         )
-        columns = ("activation", "kind", "at", "why it was left")
+        heads = ("activation", "kind", "at", "why it was left")
         rest = _rest(len(done.refusals))
-        yield Table("Left as they were (VG701)", Grid(columns, rows, rest))
+        yield Table("Left as they were (VG701)", Grid(heads, left, rest))
 
 
 def _rest(total: int) -> str:
