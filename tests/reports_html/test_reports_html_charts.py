@@ -474,7 +474,7 @@ def test_the_sizes_of_a_gradient_stand_at_their_exponents() -> None:
         "d-3": "M0 1h50v14h-50z",
         "d-4": "M100 1h50v14h-50zM950 1h50v14h-50z",
     } == cells
-    assert [30.0, 80.0] == lines
+    assert [25.0, 80.0] == lines
     assert (("w", "100", "50 %", "0 %", "1,024"),) == figure.grid.rows
 
 

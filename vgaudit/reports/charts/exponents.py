@@ -17,8 +17,8 @@ MOST = 40
 
 MOST_ROWS = 120
 ROW = 16.0
-LIMITS = ((-24, "float16: 0 below"), (-14, "fewer digits"))
-"""Binary exponents below which float16 has no number, and no normal one."""
+LIMITS = ((-25, "float16: 0 below"), (-14, "fewer digits below"))
+"""Binary exponents below which float16 rounds to 0, and below which it is subnormal."""
 
 SHARES = (0.001, 0.01, 0.05, 0.2)
 """Shares of a parameter's gradient from which a cell is darker."""
