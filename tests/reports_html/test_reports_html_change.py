@@ -163,6 +163,18 @@ def test_comparisons_show_themselves_in_a_notebook() -> None:
     assert "Healthier" in read(FOUND._repr_html_()).one("h1").text
 
 
+def test_what_the_python_api_returns_shows_itself_in_a_notebook() -> None:
+    from torch import nn
+
+    from vgaudit.outcome import Converted, Retrained
+
+    converted = Converted(nn.Identity(), conversion(), FOUND)
+    retrained = Retrained(nn.Identity(), training(), FOUND)
+
+    assert html.converted(conversion(), FOUND).fragment() == converted._repr_html_()
+    assert html.retrained(training(), FOUND).fragment() == retrained._repr_html_()
+
+
 @pytest.fixture
 def files(tmp_path):
     before, after = tmp_path / "before.json", tmp_path / "after.json"
