@@ -17,7 +17,7 @@ from vgaudit.rules.wording import percent
 MOST = 24
 """Rows drawn; the table has more."""
 
-MOST_ROWS = 120
+MOST_ROWS = 64
 ROW = 26.0
 TAIL = 0.05
 """Share of φ's steepest slope below which an input counts as saturated."""

@@ -68,7 +68,7 @@ def _heads(values: Sequence[float], middle: float) -> str:
 def _attention_grid(calls: Sequence[AttentionFlow]) -> Grid:
     columns = ("call", "#heads", "#keys", "#lowest entropy", "#mean", "#highest")
     rest = ("#collapsed queries", "#largest logit")
-    shown = tuple(_attention_cells(call) for call in calls[: 4 * MOST])
+    shown = tuple(_attention_cells(call) for call in calls[: 2 * MOST])
     left_out = len(calls) - len(shown)
     note = f"{left_out:,} more calls: in the JSON report" if left_out else ""
     return Grid((*columns, *rest), shown, note)
@@ -126,7 +126,7 @@ def _stream_grid(found: Sequence[StreamPoint]) -> Grid:
             _share(one.tokens),
             figure(one.rank, 1),
         )
-        for one in found[: 4 * MOST]
+        for one in found[: 2 * MOST]
     )
     left_out = len(found) - len(rows)
     note = f"{left_out:,} more: in the JSON report" if left_out else ""
@@ -240,7 +240,7 @@ def _jacobian_grid(found: Sequence[JacobianFlow]) -> Grid:
             "–" if one.largest is None else number(one.largest),
             "–" if one.condition is None else number(one.condition),
         )
-        for one in found[: 4 * MOST]
+        for one in found[: 2 * MOST]
     )
     left_out = len(found) - len(rows)
     note = f"{left_out:,} more: in the JSON report" if left_out else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 
 from vgaudit.flow import Exponents, GradientFlow, ParameterPrecision
 from vgaudit.reports.charts import svg
@@ -15,7 +16,7 @@ from vgaudit.rules.wording import percent
 MOST = 40
 """Parameters drawn: those that float16 loses most of; the table has more."""
 
-MOST_ROWS = 120
+MOST_ROWS = 64
 ROW = 16.0
 LIMITS = ((-25, "float16: 0 below"), (-14, "fewer digits below"))
 """Binary exponents below which float16 rounds to 0, and below which it is subnormal."""
@@ -82,19 +83,21 @@ def depth(share: float) -> int:
 
 
 def _cells(shown: Sequence[ParameterPrecision], x: Linear) -> list[str]:
-    """Returns one path for each darkness."""
+    """Returns one path for each darkness; neighbours of one are one piece."""
     pieces: dict[int, list[str]] = {}
     for i, one in enumerate(shown):
         total = max(one.exponents.total, 1)
-        for j, n in enumerate(one.exponents.counts):
-            dark = depth(n / total)
+        at = one.exponents.lowest
+        shades = [depth(n / total) for n in one.exponents.counts]
+        for dark, run in groupby(shades):
+            end = at + sum(1 for _ in run)
             if dark:
-                left = 10 * x(one.exponents.lowest + j)
-                wide = svg.short(10 * x(one.exponents.lowest + j + 1) - left)
+                left, wide = 10 * x(at), svg.short(10 * (x(end) - x(at)))
                 top, high = svg.short(i * ROW + 1), svg.short(ROW - 2)
                 pieces.setdefault(dark, []).append(
                     f"M{svg.short(left)} {top}h{wide}v{high}h-{wide}z"
                 )
+            at = end
     return [
         svg.element("path", {"class": f"cell d-{dark}", "d": "".join(parts)})
         for dark, parts in sorted(pieces.items())

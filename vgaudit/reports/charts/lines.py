@@ -13,7 +13,7 @@ from vgaudit.reports.charts.scale import Linear, domain
 KINDS = ("s-0", "s-1", "s-2", "s-3", "s-4", "s-5", "s-6", "s-7")
 """Classes of the lines, in the order in which they tell apart best."""
 
-MOST_POINTS = 240
+MOST_POINTS = 120
 
 
 @dataclass(frozen=True, slots=True)
