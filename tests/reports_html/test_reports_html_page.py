@@ -11,9 +11,17 @@ from dataclasses import replace
 import pytest
 
 from tests.reports_html.reading import Element, number, read
+from tests.reports_html.test_reports_html_charts import recurrence
 from vgaudit.errors import CannotLoad
 from vgaudit.findings import Finding, Fix
-from vgaudit.flow import NotMeasured, Source
+from vgaudit.flow import (
+    DeepFlow,
+    Exponents,
+    NotMeasured,
+    ParameterPrecision,
+    Source,
+    StreamPoint,
+)
 from vgaudit.judge import failed, judge
 from vgaudit.reports import REPORTS, SUITES, html
 from vgaudit.rules.examples import activation, chain, having, layer, loaded
@@ -234,6 +242,33 @@ def test_five_hundred_layers_fit(kind) -> None:
     assert len(text.encode()) <= LIMIT
     assert 501 == len(table(page, "Layers"))
     assert len(table(page, "Gradient budget")) <= 49
+
+
+def test_five_hundred_layers_with_all_deep_measurements_fit() -> None:
+    audit = chain([-0.25 * i for i in range(500)][::-1], spread=0.1)
+    sizes = Exponents(lowest=-60, counts=(100, 1, 30) * 14, zeros=0, nonfinite=0)
+    precision = tuple(
+        ParameterPrecision(
+            name=f"encoder.backbone.layers.{i}.weight",
+            elements=sizes.total,
+            exponents=sizes,
+            formats=(),
+            loss_scale=1.0,
+            updates=(),
+        )
+        for i in range(500)
+    )
+    stream = tuple(
+        StreamPoint(
+            layer=f"encoder.layers.{i}", size=1.0, variation=0.5, tokens=0.5, rank=9.0
+        )
+        for i in range(500)
+    )
+    deep = DeepFlow(precision=precision, stream=stream)
+    recurrences = tuple(recurrence(-0.01, 1000) for _ in range(4))
+    report = judge(having(audit, deep=deep, recurrences=recurrences))
+
+    assert len(html.render(report).encode()) <= LIMIT
 
 
 def test_five_thousand_layers_fit_too() -> None:
