@@ -34,6 +34,7 @@ NATURE = (
     "an output activation",
     "a gate",
     "it acts on",
+    "the other parts go elsewhere",
     "another activation",
     "several layers feed it",
     "a product feeds it",

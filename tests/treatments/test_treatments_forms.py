@@ -81,6 +81,21 @@ def test_as_a_graph_it_computes_the_same_and_reads_back(
     assert torch.equal(again(X), model(X))
 
 
+class Norm(nn.BatchNorm1d):
+    """Batch normalization with a forward of its own, as in timm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training)
+
+
+def test_what_reads_the_mode_is_taken_whole_into_a_graph() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), Norm(8), nn.ReLU(), nn.Linear(8, 3))
+    done = treated(model, X, to="adact", preserve=True, form="graph-module")
+    for mode in (True, False):
+        assert torch.equal(done.model.train(mode)(X), model.train(mode)(X))
+
+
 def test_a_graph_that_would_compute_something_else_is_refused() -> None:
     with pytest.raises(CannotRewrite, match=r"differ by up to .* in eval mode"):
         treated(Moody(), X, to="ar", preserve=True, form="graph-module")

@@ -37,7 +37,7 @@ def open_model(spec: str, options: LoadOptions) -> LoadedModel:
     """
     if not has_recipe(spec):
         return loading.load(spec, options)
-    found = recipes.parse(recipes.beside(Path(spec)))
+    found = recipes.of(Path(spec))
     base = loading.load(_architecture(found, options.arch), _building(found, options))
     module = _apply(found, Path(spec), base.module, options.sha256)
     parameters = list(module.parameters())
@@ -76,7 +76,7 @@ def load(
             that is not the one that was converted.
     """
     weights = Path(path)
-    found = recipes.parse(recipes.beside(weights))
+    found = recipes.of(weights)
     if isinstance(arch, nn.Module):
         module = arch
     elif callable(arch):

@@ -19,6 +19,7 @@ from torch import fx, nn
 
 from vgaudit.conversion import Edit
 from vgaudit.errors import CannotLoad
+from vgaudit.loading.local_file import examine
 from vgaudit.plain import to_json, visible
 from vgaudit.treatments.retracing import ROOT
 from vgaudit.treatments.steps import Step
@@ -72,6 +73,8 @@ class Recipe:
         steps: the structural edits, in order.
         edits: what was done, for people.
         max_abs_diff: of the outputs at conversion.
+        previous: the recipe of the weights that this one's weights replace, while
+            they have not yet taken their place.
     """
 
     format: str = FORMAT
@@ -88,6 +91,7 @@ class Recipe:
     steps: tuple[Step, ...] = ()
     edits: tuple[Edit, ...] = ()
     max_abs_diff: float | None = None
+    previous: Recipe | None = None
 
 
 def beside(weights: Path) -> Path:
@@ -171,6 +175,21 @@ def check_code(recipe: Recipe, model: nn.Module) -> None:
 def dump(recipe: Recipe) -> str:
     """Returns the recipe as JSON."""
     return to_json(recipe, indent=1) + "\n"
+
+
+def of(weights: Path) -> Recipe:
+    """Returns the recipe of a file of weights.
+
+    Where a run was killed between its recipe and its weights, that is the old one.
+
+    Raises:
+        CannotLoad: no recipe, a damaged one, or one of another major version.
+    """
+    found = parse(beside(weights))
+    if found.previous is not None and weights.is_file():
+        digest = examine(weights).sha256
+        return found.previous if digest == found.previous.weights_sha256 else found
+    return found
 
 
 def parse(path: Path) -> Recipe:

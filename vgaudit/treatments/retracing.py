@@ -31,9 +31,11 @@ def retrace(model: nn.Module, leaves: Sequence[str]) -> fx.GraphModule:
 
 def graph_module(model: nn.Module, tracer: Tracer) -> fx.GraphModule:
     """Returns the graph that a tracer finds, as a module that shares all parts."""
+    # Tensors made in forward become attributes of the model, which the graph takes
+    # over before they are removed again.
     with untouched(model):
         graph = tracer.trace(model)
-    made = fx.GraphModule(model, graph, type(model).__name__)
+        made = fx.GraphModule(model, graph, type(model).__name__)
     made.meta[ROOT] = type(model)
     return made
 
@@ -56,7 +58,7 @@ class Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Tells whether a module is one operation of the graph."""
         own = type(m).__module__.startswith("vgaudit.nn")
-        if own or module_qualified_name in self._wholes:
+        if own or module_qualified_name in self._wholes or reads_mode(m):
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
@@ -69,3 +71,12 @@ class Tracer(fx.Tracer):
         except Exception:
             self.stuck = self.stuck or self.path_of_module(m)
             raise
+
+
+def reads_mode(module: nn.Module) -> bool:
+    """Tells whether a module's forward depends on train or eval mode.
+
+    Traced through, it would keep the mode in which it was traced.
+    """
+    code = getattr(type(module).forward, "__code__", None)
+    return code is not None and "training" in code.co_names

@@ -25,6 +25,7 @@ from vgaudit.nn import (
     bake,
     unfuse,
 )
+from vgaudit.plain import visible
 from vgaudit.treatments.retracing import retrace
 from vgaudit.treatments.source import CallEdit, rewritten_class
 
@@ -169,8 +170,20 @@ def replay(model: nn.Module, steps: Iterable[Step]) -> nn.Module:
                 f"the architecture has no {step.path or 'such module'}: {error}",
                 hint="give the architecture that was converted",
             ) from error
+        except _IMPOSSIBLE as error:
+            raise CannotRewrite(
+                f"{step.kind} of {visible(step.path) or 'the model'} cannot be done "
+                f"again: {visible(str(error) or type(error).__name__)}",
+                hint="the recipe was changed by hand, or is another model's",
+            ) from error
     note(model, done)
     return model
+
+
+_IMPOSSIBLE = (
+    *(TypeError, ValueError, AssertionError, StopIteration, IndexError),
+    *(RuntimeError, OverflowError, MemoryError),
+)
 
 
 def add_bias(layer: nn.Module, units: int) -> None:

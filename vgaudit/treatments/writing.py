@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vgaudit import __version__
 from vgaudit.conversion import Edit
-from vgaudit.errors import CannotWrite
+from vgaudit.errors import CannotLoad, CannotWrite
 from vgaudit.plain import visible
 from vgaudit.treatments import recipe as recipes
 from vgaudit.treatments.recipe import Architecture, Recipe, code_of
@@ -85,15 +85,35 @@ def save(
         return (target,)
     tensors, aliases = stored(model)
     _check_space(target, tensors)
+    previous = _previous(target)
+    beside = recipes.beside(target)
     with replacing(target) as part:
         save_file(tensors, part, metadata={"format": "pt"})
-        text = recipes.dump(_recipe(model, part, aliases, origin or Origin()))
-        with replacing(recipes.beside(target)) as recipe_part:
-            recipe_part.write_text(text, encoding="utf-8")
+        recipe = _recipe(model, part, aliases, origin or Origin())
+        with replacing(beside) as recipe_part:
+            both = replace(recipe, previous=previous)
+            recipe_part.write_text(recipes.dump(both), encoding="utf-8")
             if check is not None:
                 with _recipe_beside(part, recipe_part):
                     check(part)
-    return target, recipes.beside(target)
+    if previous is not None:
+        with replacing(beside) as recipe_part:
+            recipe_part.write_text(recipes.dump(recipe), encoding="utf-8")
+    return target, beside
+
+
+def _previous(target: Path) -> Recipe | None:
+    """Returns the recipe of the weights that are to be replaced.
+
+    Two files cannot be replaced at once. The new recipe comes first and carries the
+    old one, so that whichever weights are there when a run is killed have theirs.
+    """
+    if not target.is_file() or not recipes.beside(target).is_file():
+        return None
+    try:
+        return replace(recipes.of(target), previous=None)
+    except CannotLoad:
+        return None
 
 
 @contextlib.contextmanager
@@ -123,7 +143,8 @@ def check_target(path: Path, *, force: bool) -> None:
     for place in places:
         if place.is_dir():
             raise CannotWrite(f"{visible(str(place))} is a folder")
-        if place.exists() and not force:
+        alone = place != path and not path.exists() and _is_recipe(place)
+        if place.exists() and not force and not alone:
             raise CannotWrite(
                 f"{visible(str(place))} exists already", hint="--force replaces it"
             )
@@ -132,6 +153,15 @@ def check_target(path: Path, *, force: bool) -> None:
             f"{visible(str(path.parent))} is no folder that can be written to",
             hint="create it, or choose another",
         )
+
+
+def _is_recipe(place: Path) -> bool:
+    """Returns whether it is a recipe, as a killed run leaves one without weights."""
+    try:
+        recipes.parse(place)
+    except CannotLoad:
+        return False
+    return True
 
 
 @contextlib.contextmanager
