@@ -64,6 +64,7 @@ def limit(y: Linear, value: float, words: str, *, kind: str) -> str:
     place = y(value)
     line = svg.line((0, place), (100, place), kind=kind)
     if value <= 0:
-        return line + svg.label(words, 0.6, place - 5, kind=f"{kind} words")
+        at = place - 5 if place > 24 else place + 14
+        return line + svg.label(words, 0.6, at, kind=f"{kind} words")
     under = place + (14 if kind == "limit-warning" else -5)
     return line + svg.label(words, 99.4, under, kind=f"{kind} words", anchor="end")
