@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from vgaudit.probe import operations
+from vgaudit.probe import norms, operations
 from vgaudit.probe.deep.scores import mean_square_probability, softmax_factor
 from vgaudit.probe.graph import Graph
 
@@ -92,7 +92,8 @@ class Measured:
 
 def _square(value: Any) -> float:
     """Returns the mean square of a tensor, without underflow."""
-    return float(torch.as_tensor(value).detach().double().square().mean())
+    (size,) = norms.read([norms.norm(torch.as_tensor(value))])
+    return size * size / max(torch.as_tensor(value).numel(), 1)
 
 
 def _product(node: Any, kind: str, position: int) -> float:

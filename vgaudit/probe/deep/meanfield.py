@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vgaudit.probe import operations
+from vgaudit.probe import norms, operations
 from vgaudit.probe.blueprint import Blueprint
 from vgaudit.probe.deep import gauss
 from vgaudit.probe.deep.factors import shape
@@ -70,6 +70,7 @@ class Signals:
         self._graph, self._plan, self._weights = graph, blueprint.plan, weights
         self._names = _plain_names(graph, blueprint, weights)
         self.activations = activations(blueprint, kinds)
+        self._gains: dict[int, float | None] = {}
         self.at: dict[int, Signal | None] = {}
         for node in reversed(self._plan.dag.order):
             self.at[node] = self._signal(node)
@@ -141,6 +142,11 @@ class Signals:
 
     def gain(self, node: int) -> float | None:
         """Returns ‖W‖² per output unit: the factor on the variance of the signal."""
+        if node not in self._gains:
+            self._gains[node] = self._gain(node)
+        return self._gains[node]
+
+    def _gain(self, node: int) -> float | None:
         weight = self.weight(node)
         kind = self._graph.kinds[node]
         if weight is None or kind not in ("Addmm", "Mm", "Linear", "Convolution"):
@@ -162,7 +168,8 @@ def activations(
 
 def square(tensor: Tensor) -> float:
     """Returns the mean square of a tensor, without underflow."""
-    return float(tensor.detach().double().square().mean())
+    (size,) = norms.read([norms.norm(tensor)])
+    return size * size / max(tensor.numel(), 1)
 
 
 def _activated(name: str, given: Signal | None) -> Signal | None:

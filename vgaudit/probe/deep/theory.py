@@ -23,6 +23,9 @@ class Theory:
 
     Args:
         live: the pass.
+
+    Attributes:
+        energy: ‖δ‖² everywhere, from weights and measured statistics.
     """
 
     def __init__(self, live: Live) -> None:
@@ -34,7 +37,7 @@ class Theory:
         free = DataFree(graph, blueprint, live.setting.twin.parameters, kinds)
         self._factor: Factor = Measured(graph)
         self._slopes = self._measured_slopes()
-        self._bound = self._energy(self._factor, self._slopes)
+        self.energy = self._energy(self._factor, self._slopes)
         self._free = self._energy(free, free.jumps())
         self._variance = self._variances()
 
@@ -76,12 +79,12 @@ class Theory:
         if not math.isfinite(measured):
             return None
         weights = blueprint.plan.depth[deepest]
-        chi = math.exp(self._bound.at[deepest] / weights) if weights else math.nan
+        chi = math.exp(self.energy.at[deepest] / weights) if weights else math.nan
         return TheoryFlow(
             layers=tuple(self._layer(s, at, reference) for s in reversed(covered)),
             chi=chi,
             depth_scale=_depth_scale(chi),
-            predicted=self._predicted(self._bound, deepest),
+            predicted=self._predicted(self.energy, deepest),
             predicted_free=_known(self._predicted(self._free, deepest)),
             measured=measured,
             spread=math.sqrt(self._variance.get(deepest, 0.0)) / (2 * _LN10),
@@ -91,7 +94,7 @@ class Theory:
         )
 
     def _reaches(self, node: int) -> bool:
-        return math.isfinite(self._bound.at.get(node, math.nan))
+        return math.isfinite(self.energy.at.get(node, math.nan))
 
     def _deepest(self) -> int | None:
         """Returns the weight layer of the trunk farthest from the output, covered."""
@@ -110,9 +113,9 @@ class Theory:
         return MeanFieldLayer(
             layer=names.get(step.start, step.op),
             kind=kind if step.cause == "activation" else step.cause,
-            chi=self._across(self._bound, step),
+            chi=self._across(self.energy, step),
             chi_free=_known(self._across(self._free, step)),
-            predicted=self._predicted(self._bound, step.end),
+            predicted=self._predicted(self.energy, step.end),
             measured=measured if math.isfinite(measured) else None,
         )
 
@@ -122,7 +125,7 @@ class Theory:
         return math.exp(both)
 
     def _until(self) -> str:
-        unknown = self._bound.unknown
+        unknown = self.energy.unknown
         if unknown is None:
             return ""
         call = self._live.callers.of(self._live.graph.nodes[unknown])
