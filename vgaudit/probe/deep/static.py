@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -122,7 +122,8 @@ class _Reading:
     def flow(self, started: float) -> StaticFlow:
         """Returns all that is found."""
         plan = self._blueprint.plan
-        runs = list(self._runs())
+        known = {node for node in plan.weights if not self._recurs(node)}
+        runs = list(self._runs(known))
         stretches = [s for run in runs if (s := self._stretch(run)) is not None]
         covered = {layer.layer for s in stretches for layer in s.layers}
         single = sum(
@@ -130,7 +131,7 @@ class _Reading:
             for run in runs
             if run.guarded and not covered.intersection(map(self._name, run.nodes))
         )
-        beside = len(plan.weights.difference(plan.cuts)) if runs else 0
+        beside = len(known.difference(plan.cuts)) if plan.cuts else 0
         return StaticFlow(
             weight_layers=plan.weight_layers,
             stretches=tuple(reversed(stretches)),
@@ -142,21 +143,31 @@ class _Reading:
     def _name(self, node: int) -> str:
         return self._names.get(node, self._graph.kinds[node])
 
-    def _runs(self) -> Iterator[_Run]:
-        """Yields the runs of weight layers between norms, skips and what is unknown."""
+    def _recurs(self, node: int) -> bool:
+        """Tells whether a weight is used step by step: of that theory says nothing."""
+        names = self._blueprint.plan.parametric[node]
+        last = {name.rpartition(".")[2] for name in names}
+        return any(name.startswith(("weight_ih", "weight_hh")) for name in last)
+
+    def _runs(self, known: Collection[int]) -> Iterator[_Run]:
+        """Yields the runs of weight layers between norms, skips and what is unknown.
+
+        Args:
+            known: the weight layers of which theory speaks.
+        """
         plan, run = self._blueprint.plan, _Run()
         for step in self._blueprint.budget.steps:
             if step.cause in _PLAIN:
-                if step.start in plan.weights:
+                if step.start in known:
                     run.nodes.append(step.start)
                 continue
             run.guarded |= step.cause in _GUARDS
             yield run
             run = _Run(guarded=step.cause in _GUARDS)
-            if step.start in plan.weights and step.cause in _GUARDS:
+            if step.start in known and step.cause in _GUARDS:
                 run.nodes.append(step.start)
         last = plan.cuts[-1] if plan.cuts else None
-        if last in plan.weights and last not in run.nodes:
+        if last is not None and last in known and last not in run.nodes:
             run.nodes.append(last)
         yield run
 
