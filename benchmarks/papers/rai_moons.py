@@ -29,6 +29,7 @@ UNFINISHED = 3
 STUDIES = (
     "tune",
     "grid",
+    "fresh",
     "ablations",
     "questions",
     "mnist",
@@ -46,6 +47,7 @@ def studies(
     return {
         "tune": (lambda: grid.tune(record), grid.show_tuning),
         "grid": (lambda: grid.run_grid(record, seeds, grid.CHEAP), grid.show),
+        "fresh": (lambda: grid.run_fresh(record, seeds), grid.show_fresh),
         "ablations": (lambda: grid.run_ablations(record, seeds), grid.show_ablations),
         "questions": (lambda: questions.run_all(record, seeds), questions.show),
         "mnist": (lambda: mnist.run_all(record, options.data_root), mnist.show),
