@@ -1,0 +1,76 @@
+"""A small repository with a configuration, and its models in process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MODELS = '''
+"""Models of a repository under audit."""
+
+from torch import nn
+
+
+def classifier(depth: int = 12, activation: str = "Sigmoid", skips: bool = False):
+    """Builds a plain or a residual net."""
+    kind = getattr(nn, activation)
+    blocks = [nn.Sequential(nn.Linear(32, 32), kind()) for _ in range(int(depth))]
+    if str(skips).lower() == "true":
+        blocks = [Residual(block) for block in blocks]
+    return nn.Sequential(*blocks, nn.Linear(32, 4))
+
+
+class Residual(nn.Module):
+    """Adds its input to what a block makes of it."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        return x + self.block(x)
+
+
+def single():
+    """Builds a model with too little to measure."""
+    return nn.Linear(8, 2)
+
+
+def failing():
+    """Builds a model that cannot run."""
+
+    class Broken(nn.Linear):
+        def forward(self, x):
+            raise RuntimeError("this layer is broken")
+
+    return nn.Sequential(Broken(8, 8), nn.ReLU(), nn.Linear(8, 2))
+'''
+
+CONFIG = """
+[project]
+name = "under-audit"
+version = "1"
+
+[tool.vgaudit]
+preset = "recommended"
+baseline = "vgaudit-baseline.json"
+
+[tool.vgaudit.budgets]
+nonfinite-gradients = 0
+
+[[tool.vgaudit.targets]]
+name = "legacy"
+model = "src/models.py:classifier"
+
+[[tool.vgaudit.targets]]
+name = "residual"
+model = "src/models.py:classifier"
+model-args = { depth = 6, activation = "Tanh", skips = true }
+"""
+
+
+def made(folder: Path, config: str = CONFIG) -> Path:
+    """Returns a repository in a folder."""
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "models.py").write_text(MODELS, encoding="utf-8")
+    (folder / "pyproject.toml").write_text(config, encoding="utf-8")
+    return folder
