@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
-        print(markdown(options.results))
+        listed = {part: [entry.name for entry in entries(part)] for part in PARTS}
+        print(markdown(options.results, listed))
         return
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     started = time.perf_counter()

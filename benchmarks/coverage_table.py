@@ -194,16 +194,24 @@ def _count(number: int) -> str:
     return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number / 1e3:.0f} k"
 
 
-def markdown(results: Path) -> str:
-    """Returns all tables."""
+def markdown(results: Path, listed: dict[str, list[str]]) -> str:
+    """Returns all tables.
+
+    Args:
+        results: the lines.
+        listed: the models of each library, tried or not.
+    """
     from coverage_checks import HOPELESS, NATURE
 
     found = lines(results)
     text = [*summary(found, {"ar": NATURE, "adact": HOPELESS}), "", activations(found)]
     for part in PARTS:
         mine = [line for line in found if line["part"] == part]
-        if mine:
-            text += ["", f"## {part}: {len(mine)} models", "", *rows(mine)]
+        left = sorted(set(listed[part]) - {line["name"] for line in mine})
+        text += ["", f"### {part}: {len(mine)} of {len(mine) + len(left)} models", ""]
+        text += [*rows(mine)] if mine else []
+        if left:
+            text += ["", f"Not tried yet: {', '.join(left)}."]
     reasons = Counter(
         line["fx"]["refused"].partition(": ")[2].partition(":")[0]
         for line in found
