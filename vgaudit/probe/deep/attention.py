@@ -119,7 +119,7 @@ def _explicit(live: Live, place: int, path: str, sums: _Sums) -> bool:
     p = result.reshape(-1, heads, *result.shape[-2:])
     logits = _logits(below, factor, result)
     shown = None if logits is None else logits.reshape(p.shape)
-    for sample, chunk in enumerate(p.split(1)):
+    for sample, chunk in enumerate(torch.split(p, 1)):
         some = chunk > 0 if masked else torch.ones_like(chunk, dtype=torch.bool)
         sums.add(chunk, some, None if shown is None else shown[sample][None])
     return True

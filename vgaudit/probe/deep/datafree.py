@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -67,7 +68,8 @@ class DataFree:
 
     @staticmethod
     def _average(operation: object) -> float:
-        sizes = tuple(operation._saved_kernel_size)  # type: ignore[attr-defined]
+        kernel: Any = operation._saved_kernel_size  # type: ignore[attr-defined]
+        sizes = tuple(int(size) for size in kernel)
         return 1.0 / math.prod(sizes if len(sizes) > 1 else sizes * 2)
 
     def _norm(self, node: int) -> float | None:

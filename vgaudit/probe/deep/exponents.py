@@ -147,7 +147,7 @@ class ExponentSums:
 
 def chunks(tensor: Tensor) -> Iterator[Tensor]:
     """Yields the values of a tensor in pieces, in float32 or wider."""
-    for part in tensor.detach().reshape(-1).split(_CHUNK):
+    for part in torch.split(tensor.detach().reshape(-1), _CHUNK):
         yield part if part.dtype == torch.float64 else part.float()
 
 

@@ -49,7 +49,7 @@ def numel(node: Node, number: int = 0) -> int:
 
 def shape(node: Node, number: int = 0) -> tuple[int, ...]:
     """Returns the shape of the output of a forward operation."""
-    metadata: Any = node._input_metadata  # type: ignore[attr-defined]
+    metadata: Any = node._input_metadata
     return tuple(int(size) for size in metadata[number].shape)
 
 
@@ -165,8 +165,8 @@ def _average_pool(node: Any, position: int) -> float:
     """Each of n values gets δ/n: ‖δ‖² falls by n."""
     source = node._saved_self
     windows = node._saved_kernel_size
-    size = math.prod(windows if len(windows) > 1 else [windows[0]] * (source.dim() - 2))
-    return 1.0 / size
+    sizes = windows if len(windows) > 1 else [windows[0]] * (source.dim() - 2)
+    return 1.0 / math.prod(int(size) for size in sizes)
 
 
 def _ratio(node: Any, position: int) -> float:
@@ -204,7 +204,7 @@ def _layer_norm(node: Any, position: int) -> float | None:
     inverse: Tensor = node._saved_result2.detach().double()
     weight = node._saved_weight
     gain = 1.0 if weight is None else _square(weight)
-    size = node._saved_input.numel() / inverse.numel()
+    size = float(node._saved_input.numel()) / inverse.numel()
     return gain * float(inverse.square().mean()) * (1 - 2 / size)
 
 

@@ -119,7 +119,7 @@ def _basis(like: Tensor) -> Iterator[Tensor]:
 
 
 def _cut(vector: Tensor, ends: Sequence[End]) -> list[Tensor]:
-    parts = vector.split([end.elements for end in ends])
+    parts = torch.split(vector, [end.elements for end in ends])
     return [
         part.reshape(end.shape).to(end.dtype)
         for part, end in zip(parts, ends, strict=True)
