@@ -27,6 +27,7 @@ WORDS = {
 }
 JUDGEMENT = {
     "baseline",
+    "causes",
     "compare",
     "config",
     "explain",
@@ -59,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": JUDGEMENT | {"sandbox"},
     "__init__": JUDGEMENT | TORCH | {"api"},
     "__main__": {"cli"},
+    "pytest_plugin": {"api", "judge"},
 }
 LIBRARIES = {
     **{name: set() for name in WORDS},
