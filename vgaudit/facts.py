@@ -73,6 +73,7 @@ class Target:
         archive_notes: suspicious members of the archive.
         nonfinite_weights: names of parameters and buffers with NaN or infinity.
         missing_keys, unexpected_keys: tolerated by ``--allow-missing``.
+        arch: the architecture as the user named it beside the weights, or empty.
         frozen_mode: exported in eval mode, so that batch norm and dropout cannot be
             switched to training.
     """
@@ -91,6 +92,7 @@ class Target:
     missing_keys: tuple[str, ...] = ()
     unexpected_keys: tuple[str, ...] = ()
     frozen_mode: bool = False
+    arch: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -50,6 +51,7 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
     started = time.perf_counter()
     say("loading the model")
     loaded = open_model(job.spec, job.load)
+    target = replace(loaded.target, arch=job.load.arch or "")
     alerts: list[str] = []
     if loaded.target.nonfinite_weights and not job.probe.allow_nonfinite:
         facts, flow = _no_data(job), _no_figures(job)
@@ -72,7 +74,7 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
         seconds=time.perf_counter() - started,
         nondeterministic=tuple(sorted(set(alerts))),
     )
-    return Audit(target=loaded.target, data=facts, run=run, flow=flow)
+    return Audit(target=target, data=facts, run=run, flow=flow)
 
 
 def outline(job: ScanJob, progress: Progress | None = None) -> Structure:
