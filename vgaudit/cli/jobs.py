@@ -26,12 +26,7 @@ def scan_job(given: Given) -> ScanJob:
     Raises:
         BadConfig: an option has no valid form.
     """
-    deep, static = bool(given.get("deep")), bool(given.get("static"))
-    if deep and static:
-        raise BadConfig(
-            "--deep and --static exclude each other",
-            hint="--static runs nothing, and --deep runs more than an ordinary scan",
-        )
+    deep, static = _depth(given)
     return ScanJob(
         spec=given["model"],
         load=load_options(given),
@@ -55,6 +50,17 @@ def scan_job(given: Given) -> ScanJob:
             static=static,
         ),
     )
+
+
+def _depth(given: Given) -> tuple[bool, bool]:
+    """Returns whether to measure more than usual, and whether to run nothing."""
+    deep, static = bool(given.get("deep")), bool(given.get("static"))
+    if deep and static:
+        raise BadConfig(
+            "--deep and --static exclude each other",
+            hint="--static runs nothing, and --deep runs more than an ordinary scan",
+        )
+    return deep, static
 
 
 def structure_job(given: Given) -> ScanJob:
