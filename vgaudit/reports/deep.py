@@ -62,7 +62,7 @@ def _subjects(deep: DeepFlow, *, lossy: bool) -> Iterator[tuple[str, Iterable[st
 
 def _theory(found: TheoryFlow) -> Iterator[str]:
     yield (
-        f"{decades(found.predicted)} ± {number(found.spread)} decades predicted, "
+        f"{decades(found.predicted)} ± {found.spread:.2f} decades predicted, "
         f"{decades(found.measured)} measured"
     )
     scale = "no depth scale" if math.isinf(found.depth_scale) else _scale(found)

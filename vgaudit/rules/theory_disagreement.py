@@ -90,7 +90,7 @@ class TheoryDisagreement(Rule):
             message=(
                 f"{decades(apart)} decades {which} gradient than theory predicts: "
                 f"{decades(found.measured)} measured, {decades(found.predicted)} ± "
-                f"{number(found.spread)} predicted (limit {number(limit)})"
+                f"{found.spread:.2f} predicted (limit {number(limit)})"
             ),
             value=apart,
             limit=limit,

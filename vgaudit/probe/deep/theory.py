@@ -129,8 +129,10 @@ class Theory:
         if unknown is None:
             return ""
         call = self._live.callers.of(self._live.graph.nodes[unknown])
-        kind = self._live.graph.kinds[unknown]
-        return f"{call.path} {call.function}".strip() if call else kind
+        if call is None:
+            return self._live.graph.kinds[unknown]
+        named = call.path.rpartition(".")[2] == call.function
+        return call.path if named else f"{call.path} {call.function}".strip()
 
     def _predicted(self, energy: Energy, node: int) -> float:
         """Returns the decades of a typical net: less than the mean ‖δ‖² says.
