@@ -99,7 +99,7 @@ def test_what_cannot_be_aligned_is_refused_before_training() -> None:
 
     with pytest.raises(CannotRewrite, match="shares its weights") as caught:
         train_full_batch(model, batch, BCE)
-    assert "use --set mode=sweep, which needs neither" == caught.value.hint
+    assert "use --setting mode=sweep, which needs neither" == caught.value.hint
     assert all(torch.equal(before[n], p) for n, p in model.named_parameters())
 
 

@@ -111,7 +111,7 @@ class _Look:
                 raise CannotRewrite(
                     f"the stage that ends at '{self._cuts.spots[number].name}' cannot "
                     "be aligned: no linear layer or convolution ends there",
-                    hint="use --set mode=sweep, which needs no alignment",
+                    hint="use --setting mode=sweep, which needs no alignment",
                 )
             self._once(number, found)
             value = self.solve(number, found, value)
@@ -128,7 +128,7 @@ class _Look:
             raise CannotRewrite(
                 f"the stage that ends at '{self._cuts.spots[number].name}' cannot be "
                 "aligned: it shares its weights with a stage before it",
-                hint="use --set mode=sweep, which needs no alignment",
+                hint="use --setting mode=sweep, which needs no alignment",
             )
         self._solved.add(id(weight))
 

@@ -40,7 +40,7 @@ SGD_LR, ADAM_LR = 0.1, 1e-3
 
 @dataclass(frozen=True, slots=True)
 class RaiSettings:
-    """What ``--set`` knows of RAI.
+    """What ``--setting`` knows of RAI.
 
     Attributes:
         mode: mini-batches by ``sweep``, stored targets (``table``) or inner steps

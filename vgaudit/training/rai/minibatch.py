@@ -99,7 +99,7 @@ class TargetTable:
                 raise CannotRewrite(
                     f"targets cannot be stored for '{spot.name}': its value has not "
                     "one entry for each sample",
-                    hint="use --set mode=sweep or --set mode=infer",
+                    hint="use --setting mode=sweep or --setting mode=infer",
                 )
         self._relaxation, self._rate = relaxation, rate
         calibrate(relaxation.model, batch)

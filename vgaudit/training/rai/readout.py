@@ -47,7 +47,7 @@ def refit_readout(
         raise CannotRewrite(
             "there is no readout to refit: the model does not end in one linear layer "
             "with weights of its own",
-            hint="use --set mode=sweep, which needs no refit",
+            hint="use --setting mode=sweep, which needs no refit",
         )
     problem = _Readout(model, cuts.readout, loss, batch)
     weight, bias = problem.solve(penalty)
@@ -126,9 +126,9 @@ class _Readout:
             search.zero_grad()
             loss = self._at(functional.linear(self._features, weight, bias))
             self.final = float(loss.detach())
-            loss = loss + 0.5 * penalty * weight.square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
+            penalised: Tensor = loss + 0.5 * penalty * weight.square().sum()
+            penalised.backward()  # type: ignore[no-untyped-call]
+            return penalised
 
         with torch.enable_grad():
             search.step(closure)  # type: ignore[no-untyped-call]

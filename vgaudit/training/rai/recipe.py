@@ -164,7 +164,7 @@ def require_alignment(model: nn.Module, cuts: Cuts, batch: Batch) -> None:
     Raises:
         CannotRewrite: it will not.
     """
-    hint = "use --set mode=sweep, which needs neither"
+    hint = "use --setting mode=sweep, which needs neither"
     if reason := refusal(model, cuts, batch):
         raise CannotRewrite(reason, hint=hint)
     if cuts.readout is None:
