@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from vgaudit import causes
 from vgaudit.errors import NothingMeasured, VgauditError
 from vgaudit.findings import (
     LEVELS,
@@ -72,7 +73,8 @@ def judge(audit: Audit, policy: Policy = DEFAULT) -> Report:
     rules = configured(policy.overrides)
     codes = selected(policy.select, policy.ignore)
     everything = _without_implied(_check(rules, audit, policy), rules)
-    findings = tuple(f for f in _ordered(everything, audit.flow) if f.code in codes)
+    kept = [f for f in _ordered(everything, audit.flow) if f.code in codes]
+    findings = causes.grouped(kept, audit.flow)
     gaps = tuple(_gaps(audit.flow))
     status = _status(findings, policy.fail_on, inconclusive=bool(gaps))
     return Report(
@@ -111,7 +113,8 @@ def concluded(
         return report
     codes = selected(policy.select, policy.ignore)
     flow = report.audit.flow
-    kept = tuple(f for f in _ordered(findings, flow) if f.code in codes)
+    ordered = [f for f in _ordered(findings, flow) if f.code in codes]
+    kept = causes.grouped(ordered, flow)
     status = _status(kept, policy.fail_on, inconclusive=any(_gaps(flow)))
     return replace(
         report,
@@ -176,6 +179,9 @@ def _gaps(flow: GradientFlow) -> Iterator[str]:
     if flow.static is not None:
         if flow.static.judged < 2:
             yield "inconclusive: weights and graph alone say nothing of this model"
+        return
+    if flow.parameters_only:
+        yield "inconclusive: the gradients of parameters alone cannot show transport"
         return
     reached = sum(
         layer.weighted and (layer.attenuation is not None or layer.zero_gradient)

@@ -46,11 +46,13 @@ class Loop:
     Attributes:
         name: the module whose weight is called step by step.
         states: the states that the calls read, the last one first.
+        gated: a sigmoid is in the step.
         last_only: the output reads the last state alone.
     """
 
     name: str
     states: tuple[State, ...]
+    gated: bool
     last_only: bool
 
 
@@ -82,7 +84,12 @@ def find(
         if len(states) >= FEWEST - 1:
             names.setdefault(tuple(states), []).append(homes[path] or path)
     return [
-        Loop(_common(paths), states, _one_after_another(states, distance))
+        Loop(
+            name=_common(paths),
+            states=states,
+            gated=search.gated(*states[:2]),
+            last_only=_one_after_another(states, distance),
+        )
         for states, paths in names.items()
     ]
 
@@ -108,6 +115,12 @@ class _Search:
                 break
             found.append(state)
         return found
+
+    def gated(self, state: State, before: State) -> bool:
+        """Tells whether a sigmoid lies between two states."""
+        low, high = self._place[state.node], self._place[before.node]
+        kinds = {self._graph.kinds[n] for n in self._plan.dag.order[low : high + 1]}
+        return any(kind == "Sigmoid" or "ThnnFused" in kind for kind in kinds)
 
     def _apart(self, call: int, before: int) -> bool:
         """Tells whether all data passes through one tensor between two calls.
@@ -223,7 +236,7 @@ def measure(graph: Graph, loop: Loop, seed: int) -> Lags:
         norms = [0.0] * len(reference) if gradient is None else group_norms(gradient)
         rows.append([decades(n, r) for n, r in zip(norms, reference, strict=True)])
     return Lags(
-        kind="cell",
+        kind="gated-cell" if loop.gated else "cell",
         steps=len(loop.states) + 1,
         decades=rows,
         last_only=loop.last_only,

@@ -41,9 +41,9 @@ class ExplodingThroughTime(Rule):
         recurrent networks of rectified linear units”.
     """
 
-    warning: float = threshold(3.5, "decades; at or above it a warning")
-    error: float = threshold(4.0, "decades; at or above it an error under SGD")
-    adam_error: float = threshold(16.0, "decades; at or above it an error under Adam")
+    warning: float = threshold(1.7, "decades; at or above it a warning")
+    error: float = threshold(2.0, "decades; at or above it an error under SGD")
+    adam_error: float = threshold(13.0, "decades; at or above it an error under Adam")
 
     code: ClassVar[str] = "VG204"
     name: ClassVar[str] = "exploding-through-time"
@@ -63,7 +63,7 @@ class ExplodingThroughTime(Rule):
         ),
         Example(
             "an interval across the limit is unclear",
-            reader(0.1, 36, spread=0.3),
+            reader(0.1, 17, spread=0.3),
             "info",
         ),
     )

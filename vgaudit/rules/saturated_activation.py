@@ -65,13 +65,13 @@ class SaturatedActivation(Rule):
     """
 
     warning: float = threshold(0.5, "share of saturated elements; at or above it")
-    error: float = threshold(0.75, "share of saturated elements; at or above it")
+    error: float = threshold(0.9, "share of saturated elements; at or above it")
     gate_warning: float = threshold(0.9, "share for a gate; at or above it a warning")
 
     code: ClassVar[str] = "VG301"
     name: ClassVar[str] = "saturated-activation"
     FIRES: ClassVar[tuple[Example, ...]] = (
-        Example("both rails, four fifths", _rails(0.3, 0.5), "error"),
+        Example("both rails, nearly all", _rails(0.4, 0.55), "error"),
         Example("three fifths", _rails(0.0, 0.6), "warning"),
         Example(
             "an output that is sure of itself",
@@ -80,7 +80,7 @@ class SaturatedActivation(Rule):
         ),
         Example("a gate that is shut", _rails(0.95, 0.0, gate=True), "warning"),
         Example("a shut gate inside an LSTM", _fused("forget", 0.95), "warning"),
-        Example("the state of a plain recurrent layer", _fused("state", 0.8), "error"),
+        Example("the state of a plain recurrent layer", _fused("state", 0.92), "error"),
     )
     QUIET: ClassVar[tuple[Example, ...]] = (
         Example("two percent", chain()),

@@ -8,11 +8,19 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vgaudit.findings import Finding, Fix, Level
-from vgaudit.flow import Audit, BranchFlow, GradientFlow, Interval, LayerFlow
+from vgaudit.flow import (
+    Audit,
+    BranchFlow,
+    GradientFlow,
+    Interval,
+    LayerFlow,
+    TrunkStep,
+)
 from vgaudit.plain import visible
 from vgaudit.rules.budget import sentence
 from vgaudit.rules.examples import HEALTHY, around, chain, having
 from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.treatment import against_loss
 from vgaudit.rules.wording import count, decades, number, place, span
 
 LOST = (-9.6, -8.0, -6.1, -4.0, -2.0, 0.0)
@@ -24,6 +32,15 @@ BRANCH = BranchFlow(
     offset=around(-6.0),
     decay=around(-5.0),
 )
+
+
+def _small(audit: Audit) -> Audit:
+    """Returns the audit with all of its loss put down to the weights."""
+    steps = tuple(replace(step, cause="weights") for step in audit.flow.trunk)
+    return having(audit, trunk=steps)
+
+
+Limits = tuple[tuple[Level, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +67,12 @@ class VanishingGradient(Rule):
         Wide nets lose up to about three decades by width alone (the same gradient
         is spread over more elements) and train; the limits lie below that. A short
         net whose weights are all too small can lose more at first and recover, since
-        its last layers grow and take the others along. A net that is scanned in eval
-        mode with statistics that were never updated is reported as VG004 instead.
+        its last layers grow and take the others along: there the limit lies lower.
+        Under Adam the size of the gradient hardly matters by itself; what stays at
+        chance are nets of sigmoid units, whose outputs are nearly constant (mean 0.5,
+        hardly any spread) and drown the signal, and they get a limit of their own. A
+        net that is scanned in eval mode with statistics that were never updated is
+        reported as VG004 instead.
 
     Treatments:
         Saturated sigmoid or tanh units: a rescaled initialisation or normalization
@@ -69,7 +90,24 @@ class VanishingGradient(Rule):
 
     sgd_error: float = threshold(-3.6, "decades; below it an error under SGD")
     adam_warning: float = threshold(-3.6, "decades; below it a warning under Adam")
-    adam_error: float = threshold(-8.3, "decades; below it an error under Adam")
+    adam_error: float = threshold(
+        -15.0, "decades; below it an error under Adam where activations are centred"
+    )
+    adam_offset_error: float = threshold(
+        -7.3, "decades; below it an error under Adam where activations are off centre"
+    )
+    offset: float = threshold(
+        2.0, "|mean| over standard deviation of an output; above it off centre"
+    )
+    small_error: float = threshold(
+        -5.7, "decades; below it an error under SGD where all weights are small"
+    )
+    small_step: float = threshold(
+        -0.7, "mean decades across a weight; below it all weights are small"
+    )
+    small_share: float = threshold(
+        0.6, "share of the loss that weights make; above it they may be small"
+    )
     branch_layers: int = threshold(4, "weight layers from which a branch is judged")
     collapse: float = threshold(
         1e-3, "relative spread of the output over samples; below it forward collapse"
@@ -81,6 +119,17 @@ class VanishingGradient(Rule):
     FIRES: ClassVar[tuple[Example, ...]] = (
         Example("a deep sigmoid net under SGD", chain(LOST), "error"),
         Example("the same under Adam", chain(LOST), "error", Training("adam")),
+        Example(
+            "nine decades of a ReLU net under Adam",
+            chain(LOST, kind="relu"),
+            "warning",
+            Training("adam"),
+        ),
+        Example(
+            "five decades where all weights are small",
+            _small(chain((-5.0, -2.5, 0.0))),
+            "warning",
+        ),
         Example(
             "four decades under SGD",
             chain((-4.0, -2.0, -1.0, 0.0), kind="relu"),
@@ -120,15 +169,18 @@ class VanishingGradient(Rule):
     def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
         """Yields the trunk's loss, and each branch that decays."""
         if audit.flow.attenuation is not None:
-            yield from self._trunk(audit.flow, audit.flow.attenuation, training)
+            yield from self._trunk(audit, audit.flow.attenuation, training)
         for branch in audit.flow.branches:
             if len(branch.layers) >= self.branch_layers:
-                yield from self._branch(branch, training)
+                yield from self._branch(audit, branch, training)
 
     def _trunk(
-        self, flow: GradientFlow, lost: Interval, training: Training
+        self, audit: Audit, lost: Interval, training: Training
     ) -> Iterator[Finding]:
-        verdict = self._verdict(lost, training)
+        flow = audit.flow
+        verdict = self._verdict(
+            lost, self._limits(flow, flow.trunk, training), training
+        )
         if verdict is None:
             return
         starved = [x for x in flow.layers if _starved(x, verdict.limit)]
@@ -144,23 +196,25 @@ class VanishingGradient(Rule):
             verdict,
             [x.path for x in starved] or ([first.path] if first else []),
             text,
-            evidence=tuple(self._evidence(flow, lost)),
+            said=(tuple(self._evidence(flow, lost)), against_loss(audit, flow.trunk)),
             first=first,
         )
 
-    def _branch(self, branch: BranchFlow, training: Training) -> Iterator[Finding]:
-        verdict = self._verdict(branch.decay, training)
+    def _branch(
+        self, audit: Audit, branch: BranchFlow, training: Training
+    ) -> Iterator[Finding]:
+        limits = self._limits(audit.flow, branch.steps, training)
+        verdict = self._verdict(branch.decay, limits, training)
         if verdict is None:
             return
         ends = f"{visible(branch.entry)} and joins it at {visible(branch.exit)}"
+        left = f"the branch leaves the trunk at {ends}, "
+        left += f"{span(branch.offset)} decades from it"
         yield self._finding(
             verdict,
             branch.layers,
             f"inside the branch {visible(branch.name)} ({verdict.words})",
-            evidence=(
-                f"the branch leaves the trunk at {ends}, {span(branch.offset)} decades "
-                "from it",
-            ),
+            said=((left,), against_loss(audit, branch.steps)),
         )
 
     def _finding(
@@ -169,9 +223,10 @@ class VanishingGradient(Rule):
         layers: Sequence[str],
         text: str,
         *,
-        evidence: tuple[str, ...],
+        said: tuple[tuple[str, ...], Fix],
         first: LayerFlow | None = None,
     ) -> Finding:
+        evidence, fix = said
         return Finding(
             code=self.code,
             name=self.name,
@@ -185,17 +240,46 @@ class VanishingGradient(Rule):
             unit="decades",
             unclear=bool(verdict.unclear),
             evidence=evidence,
-            fix=Fix(command="vgaudit explain VG101", text=_TREATMENT),
+            fix=fix,
             source=first.source if first else None,
         )
 
-    def _verdict(self, lost: Interval, training: Training) -> _Verdict | None:
+    def _limits(
+        self, flow: GradientFlow, steps: Sequence[TrunkStep], training: Training
+    ) -> Limits:
+        """Returns the limits, the strictest level first."""
+        if training.optimizer == "adam":
+            off = self._off_centre(flow)
+            error = self.adam_offset_error if off else self.adam_error
+            return ("error", error), ("warning", self.adam_warning)
+        if self._small_weights(steps):
+            return ("error", self.small_error), ("warning", self.sgd_error)
+        return (("error", self.sgd_error),)
+
+    def _small_weights(self, steps: Sequence[TrunkStep]) -> bool:
+        """Tells whether weights make most of the loss, and each of them much."""
+        gains = [x.gain.value for x in steps if x.cause == "weights"]
+        lost = sum(x.gain.value for x in steps if x.gain.value < 0)
+        most = sum(gains) < self.small_share * lost
+        return most and sum(gains) < self.small_step * len(gains)
+
+    def _off_centre(self, flow: GradientFlow) -> bool:
+        """Tells whether most bounded activations have nearly constant outputs."""
+        seen = [
+            x.activation
+            for x in flow.layers
+            if x.activation is not None
+            and x.activation.bounded
+            and not x.activation.gate
+            and x.depth
+        ]
+        off = [x for x in seen if abs(x.output.mean) > self.offset * x.output.std]
+        return 2 * len(off) > len(seen)
+
+    def _verdict(
+        self, lost: Interval, limits: Limits, training: Training
+    ) -> _Verdict | None:
         """Returns None where all is well, and for zero and NaN: others judge those."""
-        limits: tuple[tuple[Level, float], ...] = (
-            (("error", self.sgd_error),)
-            if training.optimizer == "sgd"
-            else (("error", self.adam_error), ("warning", self.adam_warning))
-        )
         if not math.isfinite(lost.value):
             return None
         for level, limit in limits:
@@ -237,9 +321,6 @@ class _Verdict:
     lost: Interval
     words: str
     unclear: str = ""
-
-
-_TREATMENT = "normalise before each activation, use one with unit slope, or add skips"
 
 
 def _starved(layer: LayerFlow, limit: float) -> bool:

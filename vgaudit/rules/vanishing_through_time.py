@@ -18,6 +18,7 @@ _WAYS_OUT = {
     "lstm": "a forget-gate bias of 1 or more, so that the cell keeps its content",
     "gru": "an update-gate bias above 0, so that the state is kept",
 }
+_GATED = frozenset({"lstm", "gru", "gated-cell"})
 _PLAIN = "an orthogonal recurrent weight, or a gated cell (LSTM, GRU)"
 
 
@@ -42,8 +43,9 @@ class VanishingThroughTime(Rule):
     False alarms:
         Where the output reads every state, early inputs are near to some part of the
         loss and the rule is quiet; the report gives the memory horizon. A task whose
-        answer lies in the last steps needs no more. A vanilla net with a large learning
-        rate can grow its recurrent weight and recover.
+        answer lies in the last steps needs no more. Plain tanh and ReLU cells grow
+        their recurrent weight under a large learning rate and mostly recover, so they
+        get a warning where gated cells and sigmoids get an error.
 
     Treatments:
         LSTM: a positive forget-gate bias. GRU: a positive update-gate bias. Plain
@@ -57,9 +59,21 @@ class VanishingThroughTime(Rule):
         Ollivier 2018, “Can recurrent neural networks warp time?”.
     """
 
-    sgd_error: float = threshold(-5.0, "decades; below it an error under SGD")
-    adam_warning: float = threshold(-5.0, "decades; below it a warning under Adam")
-    adam_error: float = threshold(-5.0, "decades; below it an error under Adam")
+    gated_sgd_error: float = threshold(
+        -3.2, "decades; below it an error under SGD where a sigmoid is in the step"
+    )
+    gated_adam_error: float = threshold(
+        -4.2, "decades; below it an error under Adam where a sigmoid is in the step"
+    )
+    plain_warning: float = threshold(
+        -5.0, "decades; below it a warning for plain cells"
+    )
+    plain_sgd_error: float = threshold(
+        -16.0, "decades; below it an error under SGD for plain cells"
+    )
+    plain_adam_error: float = threshold(
+        -8.3, "decades; below it an error under Adam for plain cells"
+    )
 
     code: ClassVar[str] = "VG108"
     name: ClassVar[str] = "vanishing-through-time"
@@ -69,10 +83,13 @@ class VanishingThroughTime(Rule):
         Example(
             "the same under Adam", reader(-0.6), "error", training=Training("adam")
         ),
-        Example("a sigmoid cell over six steps", reader(-1.1, 7, kind="cell"), "error"),
+        Example(
+            "a sigmoid cell over six steps", reader(-1.1, 7, kind="gated-cell"), "error"
+        ),
+        Example("a plain cell may recover", reader(-0.3, kind="rnn-tanh"), "warning"),
         Example(
             "an interval across the limit is unclear",
-            reader(-0.25, 21, spread=0.6),
+            reader(-0.25, 14, spread=0.6),
             "info",
         ),
     )
@@ -90,10 +107,7 @@ class VanishingThroughTime(Rule):
                 yield from self._judged(reading, training)
 
     def _judged(self, reading: Reading, training: Training) -> Iterator[Finding]:
-        limits: tuple[tuple[Level, float], ...] = (("error", self.sgd_error),)
-        if training.optimizer == "adam":
-            limits = ("error", self.adam_error), ("warning", self.adam_warning)
-        lost = reading.carried
+        limits, lost = self._limits(reading.best.kind, training), reading.carried
         for level, limit in limits:
             if lost.hi < limit:
                 yield self._finding(reading, level, limit, training)
@@ -101,6 +115,15 @@ class VanishingThroughTime(Rule):
         limit = max(limit for _, limit in limits)
         if lost.lo < limit:
             yield self._finding(reading, "info", limit, training)
+
+    def _limits(self, kind: str, training: Training) -> tuple[tuple[Level, float], ...]:
+        """Returns the limits of a kind of layer, the strictest level first."""
+        sgd = training.optimizer == "sgd"
+        if kind in _GATED:
+            gated = self.gated_sgd_error if sgd else self.gated_adam_error
+            return (("error", gated),)
+        plain = self.plain_sgd_error if sgd else self.plain_adam_error
+        return ("error", plain), ("warning", self.plain_warning)
 
     def _finding(
         self, reading: Reading, level: Level, limit: float, training: Training
