@@ -22,7 +22,7 @@ class Spec:
     """One labelled model, as in ``suite.json``.
 
     Attributes:
-        name: unique; its hash decides the half.
+        name: unique; its hash is part of the seed.
         family: which builder.
         task: what it is trained on.
         depth: hidden layers, blocks or levels of the family.
@@ -173,6 +173,28 @@ class Recurrent(nn.Module):
         states, _ = self.cell(x)
         answer: Tensor = self.head(states[:, -1])
         return answer
+
+
+class Celled(nn.Module):
+    """A gated recurrent net, written as a loop over one of torch's cells."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        kinds = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
+        self.cell = kinds[spec.variant](LETTERS, spec.width)
+        self.head = nn.Linear(spec.width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the logits after the last letter."""
+        state = None
+        for letter in x.unbind(1):
+            state = self.cell(letter, state)
+        answer: Tensor = self.head(state[0] if isinstance(state, tuple) else state)
+        return answer
+
+
+def _unrolled(spec: Spec) -> nn.Module:
+    return Celled(spec) if spec.variant else Unrolled(spec)
 
 
 class Unrolled(nn.Module):
@@ -348,7 +370,7 @@ FAMILIES: dict[str, Callable[[Spec], nn.Module]] = {
     "cnn": _cnn,
     "residual": _residual,
     "recurrent": Recurrent,
-    "unrolled": Unrolled,
+    "unrolled": _unrolled,
     "transformer": Transformer,
     "unet": UNet,
     "discriminator": _discriminator,

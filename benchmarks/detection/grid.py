@@ -1,12 +1,16 @@
-"""Writes ``suite.json``: the grid of models, readable as loops.
+"""Writes the suites of models, readable as loops.
 
-python benchmarks/detection/grid.py
+    python benchmarks/detection/grid.py
+
+``suite.json`` is what limits are fitted on. ``fresh.json`` was written once, after
+all else was settled, and is what rates are reported on: the same kinds of models with
+other depths, widths, lags and initial weights.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import random
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -19,17 +23,21 @@ if __package__ in (None, ""):
 from benchmarks.detection.build import Spec
 
 SUITE = Path(__file__).with_name("suite.json")
+FRESH = Path(__file__).with_name("fresh.json")
+DRAWN, DRAW = 150, 20_261_121
+_PREFIX = "fresh-"
 SMOOTH = ("sigmoid", "tanh", "relu")
 
 
 def load() -> list[Spec]:
-    """Returns the specs of ``suite.json``."""
-    return [Spec(**row) for row in json.loads(SUITE.read_text())["models"]]
+    """Returns the specs of both suites."""
+    texts = (path.read_text() for path in (SUITE, FRESH) if path.exists())
+    return [Spec(**row) for text in texts for row in json.loads(text)["models"]]
 
 
 def half(name: str) -> str:
-    """Returns ``fit`` or ``report``, by a hash of the name."""
-    return "fit" if hashlib.sha256(name.encode()).digest()[0] % 2 else "report"
+    """Returns ``fit`` or, for the fresh models, ``report``."""
+    return "report" if name.startswith(_PREFIX) else "fit"
 
 
 def grid() -> Iterator[dict[str, object]]:
@@ -42,6 +50,7 @@ def grid() -> Iterator[dict[str, object]]:
     yield from _sequences()
     yield from _others()
     yield from _narrow_types()
+    yield from _further_sequences()
 
 
 def _mlps() -> Iterator[dict[str, object]]:
@@ -146,6 +155,45 @@ def _narrow_types() -> Iterator[dict[str, object]]:
         yield _row("mlp", depth, 64, activation=act, dtype="float16")
 
 
+def _further_sequences() -> Iterator[dict[str, object]]:
+    kinds = ("vanilla", "lstm", "gru")
+    for kind, lag, seed in product(kinds, (3, 8, 15, 30), (1, 2)):
+        yield _row("recurrent", 1, 16, task=f"recall:{lag}", variant=kind, seed=seed)
+    for kind, init, lag in product(kinds, ("small", "large"), (8, 20)):
+        yield _row("recurrent", 1, 32, task=f"recall:{lag}", variant=kind, init=init)
+    for act, lag in product(("tanh", "sigmoid"), (4, 9, 18, 36)):
+        yield _row("unrolled", 1, 24, task=f"recall:{lag}", activation=act, seed=1)
+    for init, lag in product(("small", "large", "xavier"), (6, 18)):
+        task = f"recall:{lag}"
+        yield _row("unrolled", 1, 32, task=task, activation="tanh", init=init)
+    for kind, lag in product(("lstm", "gru"), (5, 12, 24)):
+        yield _row("unrolled", 1, 24, task=f"recall:{lag}", variant=kind)
+    for lag in (6, 12, 25):
+        yield _row("unrolled", 1, 32, task=f"recall:{lag}", init="he")
+
+
+def fresh() -> Iterator[dict[str, object]]:
+    """Yields models drawn from the grid, each with another size and seed."""
+    draw = random.Random(DRAW)
+    for number, row in enumerate(draw.sample(list(grid()), DRAWN)):
+        deeper, wider = draw.choice((-1, 0, 1, 2)), draw.choice((0.75, 1.0, 1.5))
+        later = draw.choice((-1, 1, 3))
+        kind, _, lag = str(row["task"]).partition(":")
+        depth = max(int(str(row["depth"])) + deeper, 1)
+        limit = {"unet": 2, "recurrent": 1, "unrolled": 1}.get(
+            str(row["family"]), depth
+        )
+        changed = {
+            **row,
+            "task": f"{kind}:{max(int(lag) + later, 2)}" if lag else kind,
+            "depth": min(depth, limit),
+            "width": 2 * round(int(str(row["width"])) * wider / 2),
+            "seed": 100 + number,
+        }
+        name = named(changed)["name"]
+        yield {**changed, "name": f"{_PREFIX}{name}"}
+
+
 def _row(family: str, depth: int, width: int, **rest: object) -> dict[str, object]:
     return {"family": family, "task": "blobs", "depth": depth, "width": width, **rest}
 
@@ -165,14 +213,18 @@ def named(row: dict[str, object]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Writes the file anew."""
-    specs = [Spec(**named(row)) for row in grid()]  # type: ignore[arg-type]
+    """Writes both files anew."""
+    _write(SUITE, [Spec(**named(row)) for row in grid()])  # type: ignore[arg-type]
+    _write(FRESH, [Spec(**row) for row in fresh()])  # type: ignore[arg-type]
+
+
+def _write(file: Path, specs: list[Spec]) -> None:
     if len({spec.name for spec in specs}) != len(specs):
         raise SystemExit("two models have one name")
     rows = ",\n".join(f"  {json.dumps(asdict(spec))}" for spec in specs)
     head = '"optimizers": ["sgd", "adam"],\n "models": [\n'
-    SUITE.write_text(f"{{{head}{rows}\n]}}\n")
-    sys.stderr.write(f"{len(specs)} models written to {SUITE.name}\n")
+    file.write_text(f"{{{head}{rows}\n]}}\n")
+    sys.stderr.write(f"{len(specs)} models written to {file.name}\n")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from vgaudit.findings import Finding, Optimizer
 from vgaudit.flow import Audit, DataFacts, GradientFlow, RunFacts, Target
 from vgaudit.judge import Policy, judge
 from vgaudit.probe import probe
+from vgaudit.rules.through_time import readings
 
 SAMPLES, BATCH = 128, 32
-TRANSPORT = ("VG101", "VG103", "VG107", "VG201")
-LOCATED = ("VG101", "VG103", "VG302")
+TRANSPORT = ("VG101", "VG103", "VG107", "VG108", "VG201", "VG204")
+LOCATED = ("VG101", "VG103", "VG108", "VG302")
 OTHERS = ("VG102", "VG104", "VG105", "VG106", "VG202", "VG203", "VG301", "VG302")
 KEPT = (*TRANSPORT, *OTHERS)
 BRANCH_LAYERS = 4
@@ -131,6 +132,10 @@ def features(flow: GradientFlow) -> dict[str, object]:
         "per_layer": flow.decades_per_layer,
         "variation": flow.output_variation,
         "weight_layers": flow.weight_layers,
+        "through_time": [
+            [x.best.kind, x.lag, _finite(x.carried.lo), _finite(x.carried.hi)]
+            for x in readings(flow)
+        ],
     }
 
 

@@ -99,6 +99,8 @@ def collect(specs: Sequence[Spec], file: Path, workers: int) -> list[dict[str, o
     """Returns the results of all specs; those that the file holds are not made anew."""
     wanted = {spec.name: _digest(spec) for spec in specs}
     rows = [row for row in _stored(file) if wanted.get(str(row["name"])) == row["spec"]]
+    for row in rows:
+        row["half"] = half(str(row["name"]))
     done = {row["name"] for row in rows}
     # In the order of their digests, so that a part of a run is a fair sample.
     left = sorted((s for s in specs if s.name not in done), key=_digest)

@@ -95,7 +95,7 @@ def test_the_stated_defaults_are_those_of_the_rules() -> None:
     vanishing, exploding, dead = VanishingGradient(), ExplodingGradient(), DeadUnits()
 
     assert score.DEFAULTS["sgd"]["vanishing"] == vanishing.sgd_error
-    assert score.DEFAULTS["adam"]["vanishing"] == vanishing.adam_error
+    assert score.DEFAULTS["adam"]["vanishing"] == vanishing.adam_offset_error
     assert score.DEFAULTS["sgd"]["exploding"] == exploding.error
     assert score.DEFAULTS["adam"]["exploding"] == exploding.adam_error
     assert {score.DEFAULTS[k]["dead"] for k in ("sgd", "adam")} == {dead.real_error}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,24 +13,27 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.detection.build import DEAD_BIAS, Spec, build
-from benchmarks.detection.grid import grid, half, load, named
+from benchmarks.detection.grid import fresh, grid, half, load, named
 from benchmarks.detection.tasks import PRIORS, loss_of, task
 
 SPECS = load()
 ONE_OF_EACH = list({s.family: s for s in reversed(SPECS)}.values())
 
 
-def test_the_file_is_the_grid() -> None:
-    assert [named(row)["name"] for row in grid()] == [s.name for s in SPECS]
-    assert [Spec(**named(row)) for row in grid()] == SPECS  # type: ignore[arg-type]
+def test_the_files_are_the_grid_and_what_is_drawn_from_it() -> None:
+    rows = [*map(named, grid()), *fresh()]
+    assert [row["name"] for row in rows] == [s.name for s in SPECS]
+    assert [Spec(**row) for row in rows] == SPECS  # type: ignore[arg-type]
 
 
-def test_the_suite_is_large_enough_and_its_halves_are_even() -> None:
+def test_the_suite_is_large_enough_and_no_fresh_model_is_an_old_one() -> None:
     names = {spec.name for spec in SPECS}
-    first = sum(half(name) == "fit" for name in names)
+    drawn = [spec for spec in SPECS if half(spec.name) == "report"]
+    old = {replace(s, name="") for s in SPECS if half(s.name) == "fit"}
 
-    assert len(names) == len(SPECS) >= 300
-    assert 0.4 < first / len(names) < 0.6
+    assert len(names) == len(SPECS) >= 600
+    assert len(drawn) >= 100
+    assert old.isdisjoint(replace(spec, name="") for spec in drawn)
 
 
 @pytest.mark.parametrize("spec", ONE_OF_EACH, ids=lambda s: s.family)
