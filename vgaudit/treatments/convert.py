@@ -11,9 +11,8 @@ from vgaudit.conversion import ConvertOptions, Edit, Refusal
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.nn import unfuse
-from vgaudit.probe.run import shrink
 from vgaudit.probe.state import unwrap
-from vgaudit.treatments import adapt, hinges, rotation_options, running
+from vgaudit.treatments import adapt, hinges, parity, rotation_options, running
 from vgaudit.treatments.copying import copied
 from vgaudit.treatments.plan import (
     LayerTarget,
@@ -30,9 +29,6 @@ from vgaudit.treatments.steps import Step, note, steps_of
 from vgaudit.treatments.traced import trace
 
 _SHOWN = 3
-_SAMPLES = 8
-_ROUNDING = 1e-5
-"""Of the largest output, or of 1."""
 
 
 @dataclass(slots=True)
@@ -101,7 +97,7 @@ def treat(
         work.notes.append(
             f"the copy shares what cannot be copied with the model: {', '.join(shared)}"
         )
-    equal = _sites_equal(original, work_on, batches[0], work.edits)
+    equal = parity.sites_equal(original, work_on, batches[0], work.edits)
     work_on = _in_form(work_on, batches, options, work)
     after = [running.outputs(work_on, batches, mode) for mode in running.MODES]
     diff = max(
@@ -109,9 +105,9 @@ def treat(
     )
     preserved = diff == 0.0 and equal
     scale = running.largest(tensor for tensors in before for tensor in tensors)
-    _check_parity(options, diff, preserved=preserved, scale=scale)
+    parity.check_parity(options, diff, preserved=preserved, scale=scale)
     note(work_on, work.steps)
-    if diff > 0 and _repeats(original, batches[0]) > 0:
+    if diff > 0 and parity.repeats(original, batches[0]) > 0:
         work.notes.append("two runs of the unconverted model differ by themselves")
     return Treated(
         model=work_on,
@@ -290,59 +286,6 @@ def _adapt(
 
 def _missing(change: adapt.Change, count: int) -> bool:
     return count != len(change.target.acts)
-
-
-def _sites_equal(
-    before: nn.Module, after: nn.Module, batch: Batch, edits: Sequence[Edit]
-) -> bool:
-    """Tells whether the converted modules give the same to the last bit.
-
-    Outputs alone do not tell: a head that starts at zero hides every difference.
-    """
-    paths = list(dict.fromkeys(_standing(before, edit.path) for edit in edits))
-    small = shrink(batch, min(batch.size, _SAMPLES))
-    for mode in running.MODES:
-        old = running.outputs_of(before, paths, small, mode)
-        new = running.outputs_of(after, paths, small, mode)
-        if any(running.largest_difference(old[path], new[path]) > 0 for path in paths):
-            return False
-    return True
-
-
-def _standing(model: nn.Module, path: str) -> str:
-    """Returns a path, or that of the module around it which the model has."""
-    while path:
-        try:
-            model.get_submodule(path)
-        except AttributeError:
-            path = path.rpartition(".")[0]
-        else:
-            break
-    return path
-
-
-def _check_parity(
-    options: ConvertOptions, diff: float, *, preserved: bool, scale: float
-) -> None:
-    keeps = options.preserve or options.to == "plain"
-    # Unfused recurrences and traced graphs round otherwise than fused kernels.
-    rounds = options.unfuse or options.form == "graph-module"
-    close = rounds and diff <= _ROUNDING * max(1.0, scale)
-    if keeps and not preserved and not close:
-        raise CannotRewrite(
-            f"VG702 the function was to be kept; outputs differ by up to {diff:.3g}",
-            hint="leave layers out with --skip, or convert without --preserve",
-        )
-    if diff == float("inf") or diff != diff:
-        raise CannotRewrite(
-            "VG702 the converted model gives NaN, infinity or other shapes",
-            hint="leave layers out with --skip; look at the data it was calibrated on",
-        )
-
-
-def _repeats(model: nn.Module, batch: Batch) -> float:
-    first, second = (running.outputs(model, [batch], "eval") for _ in range(2))
-    return running.largest_difference(first, second)
 
 
 def _nothing(options: ConvertOptions, refusals: Sequence[Refusal]) -> CannotRewrite:
