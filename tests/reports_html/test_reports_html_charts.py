@@ -255,7 +255,7 @@ def test_the_prediction_is_drawn_where_its_layers_are() -> None:
             kind=step.cause,
             chi=0.1,
             chi_free=None,
-            predicted=-0.5 * (len(steps) - 1 - i),
+            predicted=-0.5 * (len(steps) - i),
             measured=None,
         )
         for i, step in enumerate(steps)
@@ -275,16 +275,15 @@ def test_the_prediction_is_drawn_where_its_layers_are() -> None:
     drawn = profile.theory(flow)
     figure = profile.draw(flow)
 
-    assert [x.predicted for x in predicted] == [value for _, value in drawn]
-    assert [p.x for p in profile.points(flow)[1:]] == pytest.approx(
-        [x for x, _ in drawn]
-    )
+    assert [*(x.predicted for x in predicted), 0.0] == [value for _, value in drawn]
+    assert [p.x for p in profile.points(flow)] == pytest.approx([x for x, _ in drawn])
     assert figure is not None
     assert any(
         "theory" == x.attributes.get("class")
         for x in read(figure.picture).every("path")
     )
-    assert "#predicted" in figure.grid.columns
+    assert "#predicted" == figure.grid.columns[-1]
+    assert -0.5 * len(steps) == number(figure.grid.rows[-1][-1])
 
 
 # --- activations --------------------------------------------------------------------

@@ -25,6 +25,8 @@ from vgaudit.reports.transport import row
 from vgaudit.rules.wording import count, decades, number, percent
 
 _MOST_STRETCHES = 4
+_WORTH_NAMING = 1e-3
+"""Share of a gradient from which a loss is worth a name."""
 
 
 def deep_section(flow: GradientFlow) -> Iterator[RenderableType]:
@@ -149,7 +151,7 @@ def _precision(found: tuple[ParameterPrecision, ...], *, lossy: bool) -> Iterato
         lost = math.fsum(x.lost(name) * x.elements for x in found) / max(total, 1)
         worst = max(found, key=lambda x: x.lost(name))
         line = f"{name} turns {percent(lost)} of the gradient into 0"
-        if worst.lost(name) > 0:
+        if worst.lost(name) >= _WORTH_NAMING:
             line += f", {percent(worst.lost(name))} of {visible(worst.name)}"
         yield line
     scales = [x.loss_scale for x in found]

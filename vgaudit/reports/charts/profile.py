@@ -68,20 +68,22 @@ def beside(flow: GradientFlow) -> tuple[tuple[float, float], ...]:
 
 
 def theory(flow: GradientFlow) -> tuple[tuple[float, float], ...]:
-    """Returns place and decades of the mean-field prediction, input first."""
+    """Returns place and decades of the mean-field prediction, input first.
+
+    It ends where the profile does, at 0 decades at the output.
+    """
     if flow.deep is None or flow.deep.theory is None:
         return ()
     predicted: dict[str, MeanFieldLayer] = {}
     for layer in flow.deep.theory.layers:
         predicted.setdefault(layer.layer, layer)
-    places = nodes(flow)
-    rights = [*(x for x, _ in places[1:]), 100.0]
-    return tuple(
-        (right, found.predicted)
-        for (_, step), right in zip(places, rights, strict=True)
+    line = [
+        (x, found.predicted)
+        for x, step in nodes(flow)
         if (found := predicted.get(step.name) or predicted.get(step.layer or ""))
         and math.isfinite(found.predicted)
-    )
+    ]
+    return (*line, (100.0, 0.0)) if line else ()
 
 
 def limits(thresholds: Mapping[str, float], optimizer: str) -> tuple[Limit, ...]:

@@ -25,7 +25,7 @@ MOST_HEATMAPS = 4
 
 VERDICTS = {
     "better": "Healthier",
-    "same": "Nothing changed",
+    "same": "The same findings",
     "worse": "Worse",
     "mixed": "Some better, some worse",
 }
