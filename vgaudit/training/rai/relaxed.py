@@ -162,7 +162,7 @@ class Relaxation:
         return CannotRewrite(
             f"the stage that ends at '{name}' does not get its input from the cut "
             "before it alone",
-            hint="a value is read before it is changed in place; use --setting mode=sweep",
+            hint="use --setting mode=sweep, which needs no targets",
         )
 
 
