@@ -10,6 +10,7 @@ from typing import Any
 
 Line = dict[str, Any]
 PARTS = ("torchvision", "timm", "transformers")
+QUANTISED = "quantized_"
 NOTHING = "VG701 nothing was converted: "
 
 
@@ -186,6 +187,15 @@ def _conversion(record: Line, name: str) -> Iterator[str]:
         yield f"{name}: equal up to rounding"
 
 
+def _why(refusal: str) -> str:
+    """Returns the kind of reason for which torch.fx failed, without names."""
+    if "outputs differ" in refusal:
+        return "the graph computes something else"
+    if "the traced model fails" in refusal:
+        return "the graph fails where the model does not"
+    return refusal.partition(": ")[2][:110]
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")[:240]
 
@@ -204,7 +214,15 @@ def markdown(results: Path, listed: dict[str, list[str]]) -> str:
     from coverage_checks import HOPELESS, NATURE
 
     found = lines(results)
-    text = [*summary(found, {"ar": NATURE, "adact": HOPELESS}), "", activations(found)]
+    counted = [line for line in found if not line["name"].startswith(QUANTISED)]
+    refused = len(found) - len(counted)
+    text = [
+        *summary(counted, {"ar": NATURE, "adact": HOPELESS}),
+        "",
+        activations(counted),
+        f"{refused} quantised models of torchvision are refused and not in the table: "
+        "they hold no trainable float weights.",
+    ]
     for part in PARTS:
         mine = [line for line in found if line["part"] == part]
         left = sorted(set(listed[part]) - {line["name"] for line in mine})
@@ -213,9 +231,7 @@ def markdown(results: Path, listed: dict[str, list[str]]) -> str:
         if left:
             text += ["", f"Not tried yet: {', '.join(left)}."]
     reasons = Counter(
-        line["fx"]["refused"].partition(": ")[2].partition(":")[0]
-        for line in found
-        if "refused" in line.get("fx", {})
+        _why(line["fx"]["refused"]) for line in found if "refused" in line.get("fx", {})
     )
     text += ["", "Why torch.fx fails:", ""]
     text += [f"- {count} × {reason}" for reason, count in reasons.most_common()]
