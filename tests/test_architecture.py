@@ -37,7 +37,7 @@ JUDGEMENT = {
     "rules",
 }
 PARTS = {"data", "loading", "nn", "optim", "probe", "training", "treatments"}
-TORCH = PARTS | {"measure", "worker"}
+TORCH = PARTS | {"doctor", "measure", "worker"}
 
 # What each part may import of vgaudit, beside itself and the words. The package
 # itself (its version) counts as a word.
@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "treatments": PARTS - {"training"},
     "training": PARTS,
     "measure": {"loading", "data", "probe", "treatments"},
+    "doctor": set(),
     "worker": TORCH | {"sandbox"},
     "boot": {"worker"},
     "outcome": JUDGEMENT,

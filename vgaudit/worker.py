@@ -142,8 +142,17 @@ def convert(record: dict[str, Any], progress: Progress) -> Any:
     return converted(job, progress)
 
 
+def doctor(record: dict[str, Any], progress: Progress) -> Any:
+    """Returns what torch finds on this machine."""
+    progress("starting torch")
+    from vgaudit.doctor import examine
+
+    return examine(progress)
+
+
 TASKS: dict[str, Task] = {
     "convert": convert,
+    "doctor": doctor,
     "inspect": inspect,
     "retrain": retrain,
     "scan": scan,

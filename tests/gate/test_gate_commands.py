@@ -45,7 +45,7 @@ def stored(name: str, audit=SICK, policy: Policy | None = None) -> str:
         (SICK, ["--exit-zero"], 0),
         (SICK, ["--ignore", "VG101,VG102"], 0),
         (SICK, ["--fail-on", "never"], 0),
-        (SICK, ["--optimizer", "adam", "--set", "VG101.adam_error=-12"], 0),
+        (SICK, ["--set", "VG101.sgd_error=-12", "--ignore", "VG102"], 0),
         (SICK, ["--select", "VG999"], 2),
         (SICK, ["--format", "sarfi"], 2),
         (SICK, ["--preset", "strictt"], 2),

@@ -11,6 +11,7 @@ from vgaudit.cli import baseline
 from vgaudit.cli.check import check
 from vgaudit.cli.compare import compare
 from vgaudit.cli.convert import convert
+from vgaudit.cli.doctor import doctor
 from vgaudit.cli.explain import explain
 from vgaudit.cli.gate import gate
 from vgaudit.cli.inspect import inspect
@@ -34,6 +35,7 @@ COMMANDS = (
     rules,
     explain,
     schema,
+    doctor,
 )
 
 app = typer.Typer(
