@@ -25,7 +25,7 @@ from benchmarks.detection.build import Spec
 SUITE = Path(__file__).with_name("suite.json")
 FRESH = Path(__file__).with_name("fresh.json")
 DRAWN, DRAW = 150, 20_261_121
-_PREFIX = "fresh-"
+PREFIX = "fresh-"
 SMOOTH = ("sigmoid", "tanh", "relu")
 
 
@@ -37,7 +37,7 @@ def load() -> list[Spec]:
 
 def half(name: str) -> str:
     """Returns ``fit`` or, for the fresh models, ``report``."""
-    return "report" if name.startswith(_PREFIX) else "fit"
+    return "report" if name.startswith(PREFIX) else "fit"
 
 
 def grid() -> Iterator[dict[str, object]]:
@@ -191,7 +191,7 @@ def fresh() -> Iterator[dict[str, object]]:
             "seed": 100 + number,
         }
         name = named(changed)["name"]
-        yield {**changed, "name": f"{_PREFIX}{name}"}
+        yield {**changed, "name": f"{PREFIX}{name}"}
 
 
 def _row(family: str, depth: int, width: int, **rest: object) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from benchmarks.detection import score
+from benchmarks.detection.grid import PREFIX
 from benchmarks.detection.score import GROUPS, Judge, Row, Tally, wilson
 
 KINDS = ("sgd", "adam")
@@ -20,7 +21,7 @@ TOOLS = (
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Returns all tables; rates are those of the half that nothing was fitted on."""
+    """Returns all tables; rates are those of the fresh models, which nothing was fitted on."""
     first = [r for r in rows if r["half"] == "fit"]
     second = [r for r in rows if r["half"] == "report"]
     fits = {k: {g: score.fit(first, k, g) for g in GROUPS} for k in KINDS}
@@ -61,7 +62,7 @@ def _labels(rows: Sequence[Row]) -> str:
                 total = str(sum(found.values()))
                 yield (part, kind, total, *(str(found[n]) for n in names))
 
-    head = ("half", "optimizer", "models", "healthy", *GROUPS, "unclear")
+    head = ("part", "optimizer", "models", "healthy", *GROUPS, "unclear")
     return f"### Labels ({len(rows)} models)\n\n" + _table(head, body())
 
 
@@ -81,7 +82,7 @@ def _fits(fits: dict[str, dict[str, score.Fit | None]]) -> str:
 
     head = ("optimizer", "group", "default", "fitted", "equally good", "errors")
     table = _table((*head, "sick / healthy"), body())
-    return f"### Thresholds, on the first half\n\n{table}"
+    return f"### Thresholds, on the suite\n\n{table}"
 
 
 def _share(pair: tuple[int, int]) -> str:
@@ -102,7 +103,7 @@ def _rates(rows: Sequence[Row], group: str, judges: dict[str, Judge]) -> str:
 
     title = "Anything wrong" if group == "any" else group.capitalize()
     head = ("tool", "optimizer", "recall", "precision", "false alarms")
-    return f"### {title}, on the second half\n\n{_table(head, body())}"
+    return f"### {title}, on the fresh models\n\n{_table(head, body())}"
 
 
 def _three(t: Tally) -> tuple[tuple[int, int], ...]:
@@ -126,7 +127,7 @@ def _places(rows: Sequence[Row], judges: dict[str, Judge]) -> str:
 
     head = ("tool", "optimizer", "models", "layer nearest the input is stuck")
     more = ("named layers that are stuck", "stuck layers that are named")
-    return f"### Localisation, on the second half\n\n{_table((*head, *more), body())}"
+    return f"### Localisation, on the fresh models\n\n{_table((*head, *more), body())}"
 
 
 def _cut(rows: Sequence[Row]) -> str:
@@ -147,7 +148,7 @@ def _cut(rows: Sequence[Row]) -> str:
             yield kind, _share(_with(cut, kind)), _share(_with(whole, kind))
 
     head = ("optimizer", "with parameters that never moved", "without such")
-    return f"### VG104 in nets that learn, both halves\n\n{_table(head, body())}"
+    return f"### VG104 in nets that learn, all models\n\n{_table(head, body())}"
 
 
 def _with(rows: Sequence[Row], kind: str) -> tuple[int, int]:
@@ -169,20 +170,23 @@ def _disguises(rows: Sequence[Row]) -> str:
             yield arm, str(len(asked)), str(len(changed)), "; ".join(changed[:6])
 
     head = ("disguise", "models", "with a change", "which (the first six)")
-    return f"### The same question in disguise, both halves\n\n{_table(head, body())}"
+    return f"### The same question in disguise, all models\n\n{_table(head, body())}"
 
 
 def _families(rows: Sequence[Row], judge: Judge) -> str:
     def body() -> Iterator[Sequence[str]]:
-        for family in dict.fromkeys(r["name"].partition("-")[0] for r in rows):
-            mine = [r for r in rows if r["name"].startswith(f"{family}-")]
+        families: dict[str, list[Row]] = {}
+        for row in rows:
+            name = row["name"].removeprefix(PREFIX)
+            families.setdefault(name.partition("-")[0], []).append(row)
+        for family, mine in families.items():
             counts = [score.tally(mine, k, "any", judge) for k in KINDS]
             cells = [_share(pair) for t in counts if t for pair in _two(t)]
             yield family, *cells
 
     head = ("family", "recall SGD", "false alarms SGD", "recall Adam")
     table = _table((*head, "false alarms Adam"), body())
-    return f"### By family, on the second half\n\n{table}"
+    return f"### By family, on the fresh models\n\n{table}"
 
 
 def _two(t: Tally) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -196,4 +200,4 @@ def _errors(rows: Sequence[Row], judge: Judge) -> str:
         if t is not None:
             lines += [f"- missed: {n}" for n in t.missed]
             lines += [f"- false alarm: {n}" for n in t.alarmed]
-    return "### Every error on the second half\n\n" + "\n".join(lines)
+    return "### Every error on the fresh models\n\n" + "\n".join(lines)
