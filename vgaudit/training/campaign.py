@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import time
@@ -21,6 +20,7 @@ from vgaudit.training.method import Prepared
 from vgaudit.training.runner import Course, Plan, Runner
 from vgaudit.training.standing import epoch_of
 from vgaudit.training.weights import digest, form, put, snapshot
+from vgaudit.treatments.copying import copied
 
 USUAL_EVERY = 60.0
 """Seconds between two checkpoints."""
@@ -99,8 +99,11 @@ class Campaign:
         self._model = prepared.model
         self._around = around
         self._plans = _plans(options, prepared.model)
-        self._start = snapshot(prepared.model) if len(self._plans) > 1 else {}
-        self._other = prepared.control
+        self._untrained: nn.Module | None = None
+        if len(self._plans) > 1:
+            # Copied before any method has touched it, and kept in main memory.
+            given = prepared.model if prepared.control is None else prepared.control
+            self._untrained = copied(given)[0].cpu()
         self._state = _State(_identity(course, prepared.model, options, around))
         self._runner: Runner | None = None
         self._saved = time.monotonic()
@@ -138,11 +141,8 @@ class Campaign:
         self._runner = None
 
     def _control_model(self) -> nn.Module:
-        if self._other is not None:
-            return copy.deepcopy(self._other).to(self._course.device)
-        model = copy.deepcopy(self._model)
-        put(model, self._start)
-        return model
+        assert self._untrained is not None
+        return copied(self._untrained)[0].to(self._course.device)
 
     def step(self, progress: Progress) -> None:
         """Saves where it is time to, and ends the training where that was asked for.

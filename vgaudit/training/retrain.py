@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from vgaudit.training.output import check_output, write
 from vgaudit.training.signals import asked_to_stop
 from vgaudit.training.task import Finished, Task, train
 from vgaudit.treatments import Origin, open_model
+from vgaudit.treatments.copying import copied
 from vgaudit.treatments.proof import architecture_of
 
 
@@ -198,13 +198,11 @@ def opened(
         BadConfig: an option is wrong.
     """
     check(options)
-    copied = copy.deepcopy(unwrap(model))
+    own, _shared = copied(unwrap(model))
     seeded = DataOptions(seed=options.seed)
-    samples = samples_of(data, copied, seeded, _silent)
-    held = None if valid is None else samples_of(valid, copied, seeded, _silent)
-    return Task(
-        model=copied, target=target, samples=samples, valid=held, options=options
-    )
+    samples = samples_of(data, own, seeded, _silent)
+    held = None if valid is None else samples_of(valid, own, seeded, _silent)
+    return Task(model=own, target=target, samples=samples, valid=held, options=options)
 
 
 def train_here(task: Task, place: str | Path | None, *, resume: bool) -> Finished:
