@@ -200,7 +200,7 @@ def test_torchscript_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
     message, hint = refusal(path, CannotLoad)
 
-    assert f"{path} is TorchScript, which is compiled code (tier T2)" in message
+    assert f"{path} is TorchScript, which is compiled code (tier T2, sha256 " in message
     assert "pass the eager model by a factory" in hint
 
 

@@ -192,13 +192,16 @@ def test_reentrant_checkpointing_of_the_whole_model_is_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_torchscript_is_refused() -> None:
+def test_torchscript_gives_the_gradients_of_its_parameters_only() -> None:
     scripted = torch.jit.trace(tower(), noise(4, 6))
-    for net in (scripted, nn.Sequential(tower(), scripted)):
-        message, hint = refused(lambda net=net: scan(net, noise(4, 6)), CannotRun)
+    for net in (scripted, nn.Sequential(nn.Linear(6, 6), scripted)):
+        flow = scan(net, noise(4, 6))
 
-        assert message.endswith("is TorchScript, whose calls cannot be watched")
-        assert hint == "pass the eager module that was scripted"
+        assert flow.parameters_only
+        assert flow.attenuation is None
+        names = [name for name, _ in net.named_parameters()]
+        assert [p.name for p in flow.parameters] == names
+        assert all(p.connected and p.grad_norm > 0 for p in flow.parameters)
 
 
 def test_sharded_models_are_refused() -> None:

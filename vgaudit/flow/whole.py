@@ -80,6 +80,8 @@ class GradientFlow:
         input_mean, input_std: of the first floating-point input.
         deep: the extra measurements of a deep scan; None without.
         static: what weights and graph say alone; None unless asked for.
+        parameters_only: only the gradients of parameters could be measured, as of
+            TorchScript.
         not_measured: what is missing from this flow, with the reason.
         notes: statements about how the measurement was made.
     """
@@ -108,6 +110,7 @@ class GradientFlow:
     loss: LossFlow | None = None
     deep: DeepFlow | None = None
     static: StaticFlow | None = None
+    parameters_only: bool = False
     not_measured: tuple[NotMeasured, ...] = ()
     notes: tuple[str, ...] = ()
 

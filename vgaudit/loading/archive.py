@@ -26,14 +26,14 @@ MAX_PICKLE = 256 * 2**20
 CHUNK = 2**20
 
 SCRIPTED = (
-    "TorchScript, which is compiled code (tier T2) and not read yet",
-    "pass the eager model by a factory, file.py:factory, or save its state_dict "
-    "and give --arch; vgaudit inspect lists what the archive holds",
+    "TorchScript, which is compiled code (tier T2)",
+    "--allow-code measures the gradients of its parameters; for more, pass the eager "
+    "model by a factory, file.py:factory, or save its state_dict and give --arch",
 )
 EXPORTED = (
-    "a torch.export program, which is code (tier T2) and not read yet",
-    "pass the eager model by a factory, file.py:factory, or save its state_dict "
-    "and give --arch",
+    "a torch.export program, which is code (tier T2)",
+    "--allow-code runs it, once its parts are checked; or pass the eager model "
+    "by a factory, file.py:factory, or save its state_dict and give --arch",
 )
 FOREIGN = {
     "keras": ("a Keras model", "convert it to a PyTorch state_dict, then give --arch"),

@@ -31,7 +31,7 @@ def inspect(text: str, options: LoadOptions) -> Inspection:
     loader = find(spec)
     if loader.name == "factory":
         return of_code(spec, options)
-    if loader.name == "file":
+    if loader.name in ("file", "exported", "scripted"):
         return of_file(spec, options)
     return of_zoo(spec, options)
 

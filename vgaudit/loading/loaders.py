@@ -14,6 +14,7 @@ from vgaudit.loading import (
     factory,
     hf_repository,
     huggingface,
+    scripted,
     timm_zoo,
     torchvision_zoo,
 )
@@ -192,6 +193,13 @@ def load_exported(spec: Spec, options: LoadOptions) -> LoadedModel:
     return exported.load(spec, options)
 
 
+def load_scripted(spec: Spec, options: LoadOptions) -> LoadedModel:
+    """Returns the module of a TorchScript archive."""
+    refuse_weights(spec, options)
+    refuse_arch(spec, options)
+    return scripted.load(spec, options)
+
+
 def is_file(spec: Spec) -> bool:
     """Returns whether the specification names a file that is no Python code."""
     return spec.is_file and not factory.matches(spec)
@@ -213,6 +221,7 @@ LOADERS: tuple[Loader, ...] = (
         name="directory", matches=lambda spec: spec.is_directory, load=load_directory
     ),
     Loader(name="exported", matches=exported.matches, load=load_exported),
+    Loader(name="scripted", matches=scripted.matches, load=load_scripted),
     Loader(name="file", matches=is_file, load=load_file),
     Loader(name="factory", matches=factory.matches, load=from_builder(factory.build)),
 )

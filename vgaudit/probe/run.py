@@ -19,6 +19,7 @@ from vgaudit.probe.assemble import Batches, join
 from vgaudit.probe.blueprint import Blueprint
 from vgaudit.probe.forward import Setting, is_out_of_memory
 from vgaudit.probe.lazy import materialised
+from vgaudit.probe.scripted import is_scripted, parameters_only
 from vgaudit.probe.state import Twin
 from vgaudit.probe.step import Measured, measure
 from vgaudit.probe.tensors import map_tensors, tensors_in
@@ -55,6 +56,8 @@ def probe(
         BadConfig: an unknown device or type.
     """
     options = options or ProbeOptions()
+    if is_scripted(model):
+        return parameters_only(model, batches, loss, options)
     model = state.unwrap(model)
     if options.static:
         from vgaudit.probe.deep import static

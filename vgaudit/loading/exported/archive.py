@@ -83,7 +83,11 @@ def _checked(file: LocalFile, archive: zipfile.ZipFile) -> Checked:
     present = {name.removeprefix(root) for name in names if name.startswith(root)}
     _refuse_code(present)
     program = _json(archive, root, MODEL)
-    kept = {name: archive.read(root + name) for name in (*DESCRIPTION, *KEPT) if name in present}
+    kept = {
+        name: archive.read(root + name)
+        for name in (*DESCRIPTION, *KEPT)
+        if name in present
+    }
     for folder, config in CONFIGS:
         entries = _json(archive, root, config)
         for payload in _payloads(entries, folder):
