@@ -97,7 +97,7 @@ class VanishingGradient(Rule):
         -7.3, "decades; below it an error under Adam where activations are off centre"
     )
     offset: float = threshold(
-        2.0, "|mean| over standard deviation of an output; above it off centre"
+        2.0, "size of an output's mean over its deviation; above it off centre"
     )
     small_error: float = threshold(
         -5.7, "decades; below it an error under SGD where all weights are small"
