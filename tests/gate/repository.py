@@ -10,24 +10,25 @@ MODELS = '''
 from torch import nn
 
 
-def classifier(depth: int = 12, activation: str = "Sigmoid", skips: bool = False):
-    """Builds a plain or a residual net."""
+def classifier(depth=12, activation="Sigmoid", skips=False, carry=1.0):
+    """Builds a plain net, or one with skips that carry a share of their input."""
     kind = getattr(nn, activation)
     blocks = [nn.Sequential(nn.Linear(32, 32), kind()) for _ in range(int(depth))]
     if str(skips).lower() == "true":
-        blocks = [Residual(block) for block in blocks]
+        blocks = [Residual(block, float(carry)) for block in blocks]
     return nn.Sequential(*blocks, nn.Linear(32, 4))
 
 
 class Residual(nn.Module):
     """Adds its input to what a block makes of it."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, carry: float) -> None:
         super().__init__()
         self.block = block
+        self.carry = carry
 
     def forward(self, x):
-        return x + self.block(x)
+        return self.carry * x + self.block(x)
 
 
 def single():

@@ -40,8 +40,8 @@ def test_from_red_to_green_and_back(cli, tmp_path, monkeypatch) -> None:
     assert "1 known from the baseline" in cli(*CHECK, "--verbose").out
     assert 0 == cli("gate", str(report)).code
 
-    _edit(root / "pyproject.toml", "skips = true", "skips = false")
-    _edit(root / "pyproject.toml", 'depth = 6, activation = "Tanh"', "depth = 14")
+    _edit(root / "pyproject.toml", "skips = true", "skips = true, carry = 0.0")
+    _edit(root / "pyproject.toml", '"Tanh"', '"Sigmoid"')
     again = cli(*asked)
     assert 1 == again.code
     found = codes(report)
