@@ -21,7 +21,7 @@ TOOLS = (
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Returns all tables; rates are those of the fresh models, which nothing was fitted on."""
+    """Returns all tables; rates are those of the models that nothing was fitted on."""
     first = [r for r in rows if r["half"] == "fit"]
     second = [r for r in rows if r["half"] == "report"]
     fits = {k: {g: score.fit(first, k, g) for g in GROUPS} for k in KINDS}
