@@ -168,7 +168,8 @@ def remarks(line: Line) -> Iterator[str]:
                 yield f"{check} {word}: {line[check][word]}"
     acts = line.get("activations", {})
     if acts.get("found", 0) < acts.get("kernels", 0):
-        yield f"{acts['kernels'] - acts['found']} kernels on parameters, not on data"
+        beside = acts["kernels"] - acts["found"]
+        yield f"{beside} kernels on parameters, constants or detached values"
     yield from _conversion(line.get("ar", {}), "AR")
     yield from _conversion(line.get("adact", {}), "AdAct")
 
