@@ -74,9 +74,11 @@ class DataFree:
 
     def _norm(self, node: int) -> float | None:
         given = self.signals.given(node)
-        if len(given) != 1 or given[0] is None or given[0].var <= 0:
+        if len(given) != 1 or given[0] is None:
             return None
-        return self.signals.scale(node) / given[0].var
+        batch = self._graph.kinds[node].endswith("BatchNorm")
+        var = given[0].within if batch else given[0].var
+        return self.signals.scale(node) / var if var > 0 else None
 
     def _borders(self, node: int) -> float:
         """Returns the share of a convolution's taps that meet no padding."""

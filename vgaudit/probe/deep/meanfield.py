@@ -31,10 +31,18 @@ _NORMS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Mean and variance over the units of a tensor."""
+    """The values of a tensor: over all units and samples, and of one unit.
+
+    Attributes:
+        mean: over all.
+        var: over all.
+        within: variance of one unit over samples and places: what a norm over the
+            batch divides by. The rest of ``var`` are offsets from unit to unit.
+    """
 
     mean: float
     var: float
+    within: float
 
     @property
     def square(self) -> float:
@@ -42,7 +50,7 @@ class Signal:
         return self.mean * self.mean + self.var
 
 
-INPUT = Signal(0.0, 1.0)
+INPUT = Signal(0.0, 1.0, 1.0)
 """What enters the network: normalised data."""
 
 
@@ -96,11 +104,12 @@ class Signals:
         if kind in ("Add", "Sub"):
             sign = -1.0 if kind == "Sub" else 1.0
             mean = known[0].mean + sign * sum(s.mean for s in known[1:])
-            return Signal(mean, sum(s.var for s in known))
+            return Signal(mean, sum(s.var for s in known), sum(s.within for s in known))
         if kind in ("Cat", "Stack"):
             mean = sum(s.mean for s in known) / len(known)
             square = sum(s.square for s in known) / len(known)
-            return Signal(mean, max(square - mean * mean, 0.0))
+            within = sum(s.within for s in known) / len(known)
+            return Signal(mean, max(square - mean * mean, 0.0), within)
         return None
 
     def given(self, node: int) -> list[Signal | None]:
@@ -118,10 +127,11 @@ class Signals:
         gain = self.gain(node)
         if gain is None or len(given) != 1 or given[0] is None:
             return None
-        return Signal(0.0, gain * given[0].square + self._bias(node))
+        total = gain * given[0].square + self._bias(node)
+        return Signal(0.0, total, gain * given[0].within)
 
     def _normed(self, node: int) -> Signal:
-        return Signal(0.0, self.scale(node) + self._bias(node))
+        return Signal(0.0, self.scale(node) + self._bias(node), self.scale(node))
 
     def _bias(self, node: int) -> float:
         found = [n for n in self._names.get(node, ()) if _is_bias(n)]
@@ -176,7 +186,9 @@ def _activated(name: str, given: Signal | None) -> Signal | None:
     if given is None or not gauss.known(name):
         return None
     found = gauss.integrals(name, given.mean, given.var)
-    return Signal(found.mean, max(found.square - found.mean**2, 0.0))
+    var = max(found.square - found.mean**2, 0.0)
+    share = given.within / given.var if given.var > 0 else 1.0
+    return Signal(found.mean, var, var * share)
 
 
 def _outputs(graph: Graph, node: int, kind: str) -> int:
