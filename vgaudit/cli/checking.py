@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -102,6 +103,10 @@ def _plan(ctx: typer.Context, target: TargetSettings) -> Plan:
         **_defaults(),
         **settled(ctx),
         **deciding.over(ctx, target.values),
+        # Typed from where the user is; the scans start from the configuration.
+        "import_path": [
+            str(Path(x).absolute()) for x in ctx.params["import_path"] or ()
+        ],
         "config": target,
     }
     return Plan(
