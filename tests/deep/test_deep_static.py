@@ -116,6 +116,21 @@ def test_a_model_of_which_nothing_can_be_said_is_inconclusive() -> None:
     assert report.exit_code == 4
 
 
+def test_norms_over_the_batch_divide_by_the_variance_within_a_unit() -> None:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(8, 32, 3, padding=1)]
+    for _ in range(8):
+        layers += [nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)]
+    model = nn.Sequential(*layers)
+    x = normal(8, 8, 12, 12)
+    measured = probe(model, [batch(x)]).attenuation
+
+    # ReLU's mean is taken out: 1/2 of the slopes over 1/2 − 1/(2π) of the variance.
+    assert measured is not None
+    assert static(model, x).predicted == pytest.approx(measured.value, abs=0.2)
+    assert measured.value > 0.3
+
+
 def test_weight_norm_is_not_mistaken_for_the_weight() -> None:
     model = nn.Sequential(
         *[nn.utils.parametrizations.weight_norm(nn.Linear(16, 16)) for _ in range(6)]
