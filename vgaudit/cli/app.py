@@ -11,6 +11,7 @@ from vgaudit.cli import baseline
 from vgaudit.cli.check import check
 from vgaudit.cli.compare import compare
 from vgaudit.cli.convert import convert
+from vgaudit.cli.demo import demo
 from vgaudit.cli.doctor import doctor
 from vgaudit.cli.explain import explain
 from vgaudit.cli.gate import gate
@@ -36,6 +37,7 @@ COMMANDS = (
     explain,
     schema,
     doctor,
+    demo,
 )
 
 app = typer.Typer(
