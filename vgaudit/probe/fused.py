@@ -67,14 +67,14 @@ def _watch_reading(
                 if name.endswith("reverse") == bool(place) and whole > 0:
                     lags.last_only = whole - at_end <= _NONE * whole
 
-    def read_last(_: Tensor) -> None:
+    def read_last(gradient: Tensor) -> None:
         for _, lags in found:
             if lags.last_only is None:
                 lags.last_only = True
 
-    states.register_hook(read)
+    states.register_hook(read)  # type: ignore[no-untyped-call]
     if isinstance(last, Tensor) and last.requires_grad:
-        last.register_hook(read_last)
+        last.register_hook(read_last)  # type: ignore[no-untyped-call]
 
 
 def _ends(states: Tensor, *, batch_first: bool) -> Callable[[Tensor, int], Tensor]:

@@ -53,7 +53,7 @@ def group_norms(gradient: Tensor) -> list[float]:
         gradient = gradient.reshape(1, -1)
     flat = gradient.detach().double().flatten(1)
     size = math.ceil(len(flat) / GROUPS)
-    parts = [torch.linalg.vector_norm(part) for part in flat.split(size)]
+    parts = [torch.linalg.vector_norm(part) for part in torch.split(flat, size)]
     found: list[float] = torch.stack(parts).tolist()
     return found
 
