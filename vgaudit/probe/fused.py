@@ -72,7 +72,7 @@ def _watch_reading(
             if lags.last_only is None:
                 lags.last_only = True
 
-    states.register_hook(read)  # type: ignore[no-untyped-call]
+    states.register_hook(read)
     if isinstance(last, Tensor) and last.requires_grad:
         last.register_hook(read_last)  # type: ignore[no-untyped-call]
 
