@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from vgaudit import data
+from vgaudit.errors import NothingMeasured
 from vgaudit.flow import (
     Audit,
     DataFacts,
@@ -28,7 +29,7 @@ from vgaudit.plain import visible
 from vgaudit.probe import probe, structure
 from vgaudit.treatments import open_model
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 _ALERT = re.compile(r"^(\S+) does not have a deterministic implementation")
 
@@ -41,7 +42,8 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
 
     Args:
         job: what to scan, on what, and how.
-        progress: told the name of each phase as it begins.
+        progress: told the name of each phase as it begins; where it answers True,
+            the scan ends with the batches that it has measured.
 
     Raises:
         VgauditError: the model or its data cannot be loaded or run, or nothing
@@ -49,14 +51,14 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
     """
     say = progress or (lambda _phase: None)
     started = time.perf_counter()
-    say("loading the model")
+    _begin(say, "loading the model")
     loaded = open_model(job.spec, job.load)
     target = replace(loaded.target, arch=job.load.arch or "")
     alerts: list[str] = []
     if loaded.target.nonfinite_weights and not job.probe.allow_nonfinite:
         facts, flow = _no_data(job), _no_figures(job)
     else:
-        say("opening the data")
+        _begin(say, "opening the data")
         batches = data.open_batches(
             loaded.module, job.data, loaded.example, mode=job.probe.mode
         )
@@ -93,6 +95,19 @@ def outline(job: ScanJob, progress: Progress | None = None) -> Structure:
     )
     batch = next(iter(batches))
     return structure(loaded.module, batch, mode=job.probe.mode)
+
+
+def _begin(say: Progress, phase: str) -> None:
+    """Begins a phase before the first batch.
+
+    Raises:
+        NothingMeasured: the end was asked for.
+    """
+    if say(phase) is True:
+        raise NothingMeasured(
+            "the scan was ended before its first batch",
+            hint="run it again, or lower --batch-size to have batches sooner",
+        )
 
 
 def _no_data(job: ScanJob) -> DataFacts:

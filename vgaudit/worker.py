@@ -8,7 +8,8 @@ what was its standard output: ``{"progress": …}`` any number of times, then on
 What a user's model prints must not reach that channel, so the descriptors move
 before anything else happens: whatever writes to standard output afterwards writes
 to standard error. A further line on standard input asks a training to end after its
-step; when standard input ends, the parent is gone, and so is this process.
+step, and a scan after its batch; when standard input ends, the parent is gone, and
+so is this process.
 """
 
 from __future__ import annotations
@@ -79,12 +80,16 @@ class Parent:
 Task = Callable[[dict[str, Any], Parent], Any]
 
 
-def scan(record: dict[str, Any], progress: Progress) -> Any:
-    """Returns the audit of a scan job."""
-    progress("starting torch")
+def scan(record: dict[str, Any], parent: Parent) -> Any:
+    """Returns the audit of a scan job, of fewer batches where the parent asks so."""
+    parent("starting torch")
     from vgaudit.measure import measure
 
-    return measure(_scan_job(record), progress)
+    def say(phase: str) -> bool:
+        parent(phase)
+        return parent.stopping
+
+    return measure(_scan_job(record), say)
 
 
 def inspect(record: dict[str, Any], progress: Progress) -> Any:

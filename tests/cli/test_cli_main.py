@@ -30,7 +30,7 @@ def worker(monkeypatch: pytest.MonkeyPatch):
     asked: list[tuple] = []
 
     def install(answer):
-        def run(task, job, *, limits, watcher):
+        def run(task, job, *, limits, watcher, ending=None):
             asked.append((task, job, limits))
             if isinstance(answer, Exception):
                 raise answer

@@ -27,9 +27,10 @@ SCHEMA = jsonschema.Draft202012Validator(json.loads(schema()))
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the worker's task in this process: torch is loaded once for all tests."""
 
-    def run(task, job, *, limits, watcher):
+    def run(task, job, *, limits, watcher, ending=None):
         record = json.loads(to_json(job))
-        result = worker.TASKS[task](record, watcher.phase)
+        parent = worker.Parent(lambda _kind, phase: watcher.phase(phase))
+        result = worker.TASKS[task](record, parent)
         return json.loads(to_json(to_plain(result)))
 
     monkeypatch.setattr(process, "run", run)

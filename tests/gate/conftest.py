@@ -15,9 +15,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     from vgaudit import worker
     from vgaudit.plain import to_json, to_plain
 
-    def run(task, job, *, limits, watcher):
+    def run(task, job, *, limits, watcher, ending=None):
         record = json.loads(to_json(job))
-        result = worker.TASKS[task](record, watcher.phase)
+        parent = worker.Parent(lambda _kind, phase: watcher.phase(phase))
+        result = worker.TASKS[task](record, parent)
         return json.loads(to_json(to_plain(result)))
 
     monkeypatch.setattr(process, "run", run)

@@ -65,16 +65,18 @@ class Limits:
 class Ending:
     """Turns the first Ctrl-C or SIGTERM into a word to the worker: save, then end.
 
-    For tasks that tell how far they are.
-
     Args:
-        advance: shows how far the task is.
+        words: what the user reads then.
+        advance: shows how far a task is that tells it.
 
     Attributes:
         status: what to exit with, 0 while nobody asked for the end.
     """
 
-    def __init__(self, advance: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, words: str, advance: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        self.words = words
         self.advance = advance
         self.status = 0
 
@@ -129,7 +131,7 @@ def run(
             conversation.ask(_request(task, job, limits, folder))
             if ending is None:
                 return conversation.answer(limits.timeout)
-            with ending.listening(conversation.end):
+            with ending.listening(lambda: conversation.end(ending.words)):
                 return conversation.answer(limits.timeout, ending.advance)
         except _Ended as end:
             raise _why(end, conversation, job) from None
@@ -211,9 +213,9 @@ class _Conversation:
                 pipe.write(request)
                 pipe.flush()
 
-    def end(self) -> None:
+    def end(self, words: str) -> None:
         """Asks the worker to end after its step, and tells the user of it."""
-        self.watcher.phase("finishing the step and saving; once more ends at once")
+        self.watcher.phase(f"{words}; once more ends at once")
         self.ask(b"end\n")
 
     def answer(

@@ -64,7 +64,7 @@ def scan(
     Loads MODEL without running code that comes with it, runs forward and backward
     on a few batches in a process of its own, and reports where the gradient goes.
     """
-    from vgaudit.cli import jobs, pictures
+    from vgaudit.cli import early, jobs, pictures
     from vgaudit.cli.configured import settled
     from vgaudit.cli.output import Outputs
     from vgaudit.cli.process import run
@@ -77,12 +77,15 @@ def scan(
     outputs = Outputs.chosen(ctx.params, inputs=(model, weights, data))
     pictures.check(png)
     job, limits = jobs.scan_job(ctx.params), jobs.limits(ctx.params)
+    ending = early.ending(outputs)
     try:
         with Phases(silent=no_progress, quiet=quiet) as phases:
-            audit = parse_audit(run("scan", job, limits=limits, watcher=phases))
+            answer = run("scan", job, limits=limits, watcher=phases, ending=ending)
+        audit = parse_audit(answer)
     except VgauditError as error:
-        outputs.save(failed(error, policy))
-        raise
-    judged = judge(audit, policy)
+        told = early.told(error, ending)
+        outputs.save(failed(told, policy))
+        raise told from error
+    judged = early.marked(judge(audit, policy), ending, asked=batches)
     pictures.save(png, judged, force=force)
     return outputs.deliver(judged)

@@ -43,7 +43,7 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
         "command": shlex.join(["vgaudit", *typed]),
     }
     with Epochs(silent=given["no_progress"], quiet=given["quiet"]) as view:
-        ending = Ending(view.advance)
+        ending = Ending("finishing the step and saving", view.advance)
         answer = run(
             "retrain", job, limits=jobs.limits(given), watcher=view, ending=ending
         )

@@ -24,7 +24,7 @@ from vgaudit.probe.state import Twin
 from vgaudit.probe.step import Measured, measure
 from vgaudit.probe.tensors import map_tensors, tensors_in
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 # Below these a float32 gradient is near the end of its range.
 _TINY_NORM = 1e-30
@@ -48,7 +48,8 @@ def probe(
         batches: what to run it on; batches with NaN or infinity are left out.
         loss: the loss probe's loss; None for random cotangents at the output.
         options: mode, device, precision, seed.
-        progress: called with a line of text before each batch.
+        progress: called with a line of text before each batch; where it answers
+            True, the measurement ends with the batches that it has.
 
     Raises:
         CannotRun: forward or backward fail, or nothing can be differentiated.
@@ -76,7 +77,7 @@ def probe(
         notes = () if ready is model else (_LAZY,)
         state.prepare_mode(ready, options.mode)
         flow = _ladder(_Scan(ready, given, loss, options, say, notes))
-        if not options.deep:
+        if not options.deep or say("the extra measurements") is True:
             return flow
         # Loaded when asked for: an ordinary scan does without.
         from vgaudit.probe.deep import deepen
@@ -220,7 +221,9 @@ def _measure_all(scan: _Scan, dtype: torch.dtype | None) -> _Pass:
             if not finite(batch):
                 skipped += 1
                 continue
-            scan.say(f"batch {number + 1} of {len(scan.batches)}")
+            ending = scan.say(f"batch {number + 1} of {len(scan.batches)}") is True
+            if ending and measuring.measured:
+                break
             measuring.add(batch, number)
     if not measuring.measured:
         raise _nothing(len(scan.batches))

@@ -29,7 +29,7 @@ from vgaudit.probe.run import finite, parse_device, parse_dtype, shrink
 from vgaudit.probe.state import Twin
 from vgaudit.probe.step import attach, cotangent
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 
 def deepen(
