@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vgaudit.findings import Finding, Fix
@@ -13,6 +13,17 @@ from vgaudit.rules.budget import sentence
 from vgaudit.rules.examples import HEALTHY, chain, having
 from vgaudit.rules.rule import Example, Rule, Training, threshold
 from vgaudit.rules.wording import decades
+
+
+def _recurrent(audit: Audit) -> Audit:
+    steps = (replace(step, cause="recurrence") for step in audit.flow.trunk)
+    return having(audit, trunk=tuple(steps))
+
+
+def _through_time(flow: GradientFlow) -> bool:
+    """Returns whether recurrent kernels make most of what the trunk loses."""
+    losses = {cause: min(gain, 0.0) for cause, gain in flow.budget().items()}
+    return losses.get("recurrence", 0.0) < 0.5 * sum(losses.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,8 @@ class VanishingDecay(Rule):
 
     False alarms:
         A short net that stays short. Where the gradient is lost already, VG101
-        says so and this rule is quiet.
+        says so and this rule is quiet; and where recurrent kernels make most of
+        the loss, whose gradient is a matter of time and not of depth (VG108).
 
     Treatments:
         Before adding depth: an initialisation whose gain fits the activation
@@ -58,6 +70,7 @@ class VanishingDecay(Rule):
         Example("three layers", chain((-2.0, -1.0, 0.0))),
         Example("one step loses it all", chain((-2.5, -2.5, -2.5, -2.5, 0.0, 0.0))),
         Example("no path was found", having(chain(), attenuation=None)),
+        Example("recurrent layers", _recurrent(chain((-2.5, -2.0, -1.0, -0.5, 0.0)))),
     )
 
     def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
@@ -71,6 +84,7 @@ class VanishingDecay(Rule):
             flow.weight_layers < self.layers
             or surely > self.per_layer
             or not self._steady(flow)
+            or _through_time(flow)
         ):
             return
         per_layer = f"{rate:.2f}".replace("-", "−")
