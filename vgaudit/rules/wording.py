@@ -56,5 +56,5 @@ def names(items: Sequence[str], *, most: int = 5) -> str:
 def _plural(noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{noun[:-1]}ies"
-    hissing = noun.endswith("ch") and noun != "epoch"
+    hissing = noun.endswith(("ch", "ss")) and noun != "epoch"
     return f"{noun}es" if hissing else f"{noun}s"
