@@ -193,12 +193,12 @@ def test_vanishing_gradient_that_is_unclear_is_information() -> None:
     ) == finding.message
 
 
-def test_forward_collapse_comes_first() -> None:
+def test_forward_collapse_is_said() -> None:
     audit = having(chain((-9.0, -5.0, -2.0, 0.0)), output_variation=2e-17)
 
     assert (
         "the outputs hardly depend on the input (relative spread 2e−17): the forward "
-        "signal has collapsed, and that comes first: rescale the weights"
+        "signal has collapsed too, so a larger step alone will not help"
     ) == only("VG101", audit).evidence[-1]
 
 

@@ -309,8 +309,8 @@ class VanishingGradient(Rule):
         if variation is not None and variation < self.collapse:
             yield (
                 "the outputs hardly depend on the input (relative spread "
-                f"{number(variation)}): the forward signal has collapsed, and that "
-                "comes first: rescale the weights"
+                f"{number(variation)}): the forward signal has collapsed too, so "
+                "a larger step alone will not help"
             )
 
 
