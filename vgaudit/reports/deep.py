@@ -200,7 +200,11 @@ def _noise(lines: tuple[NoiseFlow, ...]) -> Iterator[str]:
 def _prices(deep: DeepFlow) -> Iterator[str]:
     yield "; ".join(
         f"{price.part} {price.seconds:.1f} s"
-        + ("" if math.isnan(price.passes) else f" ({count(round(price.passes), 'pass')})")
+        + (
+            ""
+            if math.isnan(price.passes)
+            else f" ({count(round(price.passes), 'pass')})"
+        )
         for price in deep.prices
     )
 
