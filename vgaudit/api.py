@@ -26,9 +26,9 @@ from vgaudit.flow import Audit, RunFacts, Target
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.judge import DEFAULT, Policy, judge
 from vgaudit.measure import measure
-from vgaudit.outcome import Converted, Retrained
+from vgaudit.outcome import Converted, Retrained, Watched
 from vgaudit.probe import probe
-from vgaudit.probe.watch import Watch
+from vgaudit.probe.watch import Scaler
 from vgaudit.retraining import Method, RetrainOptions
 from vgaudit.training import retrain as training
 
@@ -307,7 +307,7 @@ def describe(model: nn.Module) -> Target:
     )
 
 
-def watch(model: nn.Module, *, every: int = 1) -> Watch:
+def watch(model: nn.Module, *, every: int = 1, scaler: Scaler | None = None) -> Watched:
     """Returns a context manager that measures the user's own training loop.
 
     ::
@@ -319,8 +319,10 @@ def watch(model: nn.Module, *, every: int = 1) -> Watch:
     Args:
         model: the module that the loop calls, wrapped or not.
         every: measure every n-th forward pass; the others cost nothing.
+        scaler: the ``GradScaler`` of the loop, so that gradients are stated
+            without its scale.
     """
-    return Watch(model, every=every, describe=describe)
+    return Watched(model, every=every, describe=describe, scaler=scaler)
 
 
 def assert_gradient_healthy(

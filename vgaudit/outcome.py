@@ -1,4 +1,4 @@
-"""What the Python API returns of a treatment: the model, the record and the proof."""
+"""What the Python API returns: models with record and proof, loops with a verdict."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from torch import nn
 
 from vgaudit.compare import Comparison
 from vgaudit.conversion import Conversion, Edit, Refusal
+from vgaudit.findings import Report
+from vgaudit.judge import DEFAULT, Policy, judge
+from vgaudit.probe.watch import Watch
 from vgaudit.reports import html
 from vgaudit.retraining import Retraining
 
@@ -57,3 +60,16 @@ class Retrained:
     def _repr_html_(self) -> str:
         """Shows the training in a notebook."""
         return html.retrained(self.retraining, self.comparison).fragment()
+
+
+class Watched(Watch):
+    """A watched training loop that can be judged."""
+
+    def report(self, policy: Policy = DEFAULT) -> Report:
+        """Returns the verdict on what was measured so far.
+
+        Raises:
+            NothingMeasured: no forward pass with a backward pass was seen.
+            BadConfig: the policy names an unknown rule or threshold.
+        """
+        return judge(self.audit(), policy)

@@ -57,7 +57,9 @@ def _usage(error: Exception) -> VgauditError | None:
         return None
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "vgaudit"
-    return BadConfig(str(words()), hint=f"see `{command} --help`")
+    # Typer reads choices by pydantic, whose messages say which exception it caught.
+    message = str(words()).replace(": Value error, ", ": ", 1)
+    return BadConfig(message, hint=f"see `{command} --help`")
 
 
 def _bug(error: Exception, typed: list[str]) -> InternalError:

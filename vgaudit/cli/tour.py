@@ -57,7 +57,7 @@ STEPS = (
     Step(
         "The converted net trains:",
         "retrain converted.safetensors --arch net.py:net --with sdagd "
-        "--data points.csv --epochs 8 -o trained.safetensors",
+        "--data points.csv --epochs 5 -o trained.safetensors",
     ),
     Step(
         "And the trained net passes:",

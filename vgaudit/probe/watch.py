@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,13 @@ from vgaudit.probe.step import Measured, ParameterFigures, attach
 from vgaudit.probe.tensors import differentiable, tensors_in
 
 
+class Scaler(Protocol):
+    """What multiplies the loss, as ``torch.amp.GradScaler`` does."""
+
+    def get_scale(self) -> float:
+        """Returns the present factor."""
+
+
 class Watch:
     """Watches forward and backward passes of a live model; a context manager.
 
@@ -35,6 +42,8 @@ class Watch:
         model: the module that the loop calls.
         every: measure every n-th forward pass.
         describe: states what the model is, for the report.
+        scaler: of the loss; gradients are divided by its scale. Passes that
+            overflow at a scale above 1 are left out, as their steps are.
     """
 
     def __init__(
@@ -43,7 +52,9 @@ class Watch:
         *,
         every: int = 1,
         describe: Callable[[nn.Module], Target] | None = None,
+        scaler: Scaler | None = None,
     ) -> None:
+        self._scaler = scaler
         self._given, self._model = model, state.unwrap(model)
         self._every = max(every, 1)
         self._describe = describe
@@ -104,6 +115,8 @@ class Watch:
                 self._backward, self._active = task, []
             if seen is not None and seen not in self._active:
                 self._active.append(seen)
+                if self._scaler is not None:
+                    seen.scale = float(self._scaler.get_scale())
 
         return hook
 
@@ -123,12 +136,13 @@ class Watch:
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         recorder = self._recorder
         heads = [head for head in differentiable(output) if head.grad_fn is not None]
+        judged = _without_loss(heads)
         seen = None
         if recorder is not None:
             self._leave_recorder()
             provenance.unmark((self._marked, output))
             if heads:
-                seen = self._record(recorder, heads)
+                seen = self._record(recorder, judged)
                 self._passes.append(seen)
         for head in heads:
             head.register_hook(  # type: ignore[no-untyped-call]
@@ -165,9 +179,17 @@ class Watch:
                 hint="call the model and loss.backward() inside the with block, "
                 "with gradients enabled",
             )
-        measured = [seen.measured() for seen in passes]
+        read = [(seen.measured(), seen) for seen in passes]
+        kept = [pair for pair in read if pair[1].scale <= 1.0 or _finite(pair[0])]
+        if not kept:
+            raise NothingMeasured(
+                f"every gradient overflowed at a loss scale of {passes[-1].scale:g}",
+                hint="the scaler skips such steps and lowers its scale; watch a later "
+                "step",
+            )
+        measured = [figures for figures, _ in kept]
         weights = state.weights_of(self._model)
-        batches = assemble.join(weights, measured, [seen.blueprint for seen in passes])
+        batches = assemble.join(weights, measured, [seen.blueprint for _, seen in kept])
         mode: Literal["train", "eval"] = "train" if self._model.training else "eval"
         device, dtype = _device_and_type(self._model)
         return GradientFlow(
@@ -175,7 +197,7 @@ class Watch:
             mode=mode,
             device=device,
             batches=len(measured),
-            skipped=0,
+            skipped=len(read) - len(kept),
             batch_size=measured[0].samples,
             samples=sum(batch.samples for batch in measured),
             seed=0,
@@ -187,7 +209,7 @@ class Watch:
             branches=transport.branches(batches),
             merges=transport.merges(batches),
             not_measured=assemble.not_measured(batches),
-            notes=("measured inside the training loop, dropout as it was",),
+            notes=_notes([seen.scale for _, seen in kept]),
         )
 
     def audit(self) -> Audit:
@@ -232,6 +254,7 @@ class _Pass:
         blueprint: Blueprint,
     ) -> None:
         self.gauges, self.blueprint = gauges, blueprint
+        self.scale = 1.0
         self._recorder = recorder
         self._heads = heads
         self._used = used
@@ -245,7 +268,10 @@ class _Pass:
 
     def measured(self) -> Measured:
         recording = self._recorder.recording
-        at, through = self.gauges.read()
+        at, through = (
+            {name: value / self.scale for name, value in table.items()}
+            for table in self.gauges.read()
+        )
         reference = [at.get(f"output#{place}", 0.0) for place in range(self._heads)]
         done = Measured(
             reference=root_sum_square(reference),
@@ -257,10 +283,33 @@ class _Pass:
         done.called, done.used = set(recording.calls_of), self._used
         for name, figures in self._parameters.items():
             read = [norms.read(list(pair)) for pair in figures]
-            norm = math.hypot(*(pair[0] for pair in read))
+            norm = math.hypot(*(pair[0] for pair in read)) / self.scale
             bad = 0.0 if math.isfinite(norm) else 1.0
             done.parameters[name] = ParameterFigures(norm, read[-1][1], bad)
         return done
+
+
+def _without_loss(heads: list[Tensor]) -> list[Tensor]:
+    """Returns the outputs without a loss that the model computed from them.
+
+    Beside a loss, whose gradient is 1 whatever it says, the gradient of the outputs
+    themselves would count for nothing, and the verdict would follow the loss.
+    """
+    outputs = [head for head in heads if head.dim() > 0]
+    return outputs or heads
+
+
+def _finite(figures: Measured) -> bool:
+    norms_seen = [*figures.at.values(), *(p.norm for p in figures.parameters.values())]
+    return all(map(math.isfinite, norms_seen))
+
+
+def _notes(scales: list[float]) -> tuple[str, ...]:
+    notes = ["measured inside the training loop, dropout as it was"]
+    if any(scale != 1.0 for scale in scales):
+        said = ", ".join(f"{scale:g}" for scale in sorted(set(scales)))
+        notes.append(f"gradients are divided by the scale of the loss, {said}")
+    return tuple(notes)
 
 
 def _device_and_type(model: nn.Module) -> tuple[str, str]:

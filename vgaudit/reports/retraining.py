@@ -101,8 +101,8 @@ def _head(done: Retraining) -> Iterator[str]:
 def _epochs(done: Retraining, top: int) -> Iterator[str]:
     metric = done.metric or "metric"
     yield (
-        f"  {'epoch':>5} {'train loss':>11} {'valid loss':>11} {metric:>9} "
-        f"{'attenuation':>12} {'grad spread':>13} {'skipped':>8} {'s':>7}"
+        f"  {'epoch':>5} {'train loss':>10} {'valid loss':>10} {metric:>8} "
+        f"{'attenuation':>11} {'grad spread':>11} {'skipped':>7} {'s':>7}"
     )
     shown = _chosen(done.run, top)
     for epoch in done.run.epochs:
@@ -126,10 +126,10 @@ def _chosen(run: Run, top: int) -> set[int]:
 def _epoch(epoch: Epoch, done: Retraining) -> str:
     mark = "*" if epoch.number == done.run.best else " "
     return (
-        f"{mark} {epoch.number:>5} {_number(epoch.train_loss):>11} "
-        f"{_number(epoch.valid_loss):>11} {_metric(epoch.metric, done):>9} "
-        f"{_decades(epoch.attenuation):>12} {_decades(epoch.spread):>13} "
-        f"{epoch.skipped or NOTHING:>8} {epoch.seconds:>7.1f}"
+        f"{mark} {epoch.number:>5} {_number(epoch.train_loss):>10} "
+        f"{_number(epoch.valid_loss):>10} {_metric(epoch.metric, done):>8} "
+        f"{_decades(epoch.attenuation):>11} {_decades(epoch.spread):>11} "
+        f"{epoch.skipped or NOTHING:>7} {epoch.seconds:>7.1f}"
     )
 
 
