@@ -7,6 +7,7 @@ does not wait for torch.
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from vgaudit.api import (
         assert_gradient_healthy,
         convert,
+        fix,
         load,
         retrain,
         save,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from vgaudit.conversion import ConvertOptions
     from vgaudit.errors import VgauditError
     from vgaudit.findings import Finding, Report
+    from vgaudit.fixing import FixOptions
     from vgaudit.flow import GradientFlow
     from vgaudit.job import DataOptions, LoadOptions, ProbeOptions
     from vgaudit.judge import Policy
@@ -34,6 +37,7 @@ _HOMES = {
     "ConvertOptions": "vgaudit.conversion",
     "DataOptions": "vgaudit.job",
     "Finding": "vgaudit.findings",
+    "FixOptions": "vgaudit.fixing",
     "GradientFlow": "vgaudit.flow",
     "LoadOptions": "vgaudit.job",
     "Policy": "vgaudit.judge",
@@ -43,6 +47,7 @@ _HOMES = {
     "VgauditError": "vgaudit.errors",
     "assert_gradient_healthy": "vgaudit.api",
     "convert": "vgaudit.api",
+    "fix": "vgaudit.api",
     "load": "vgaudit.api",
     "retrain": "vgaudit.api",
     "save": "vgaudit.api",
@@ -56,6 +61,7 @@ __all__ = [
     "ConvertOptions",
     "DataOptions",
     "Finding",
+    "FixOptions",
     "GradientFlow",
     "LoadOptions",
     "Policy",
@@ -65,6 +71,7 @@ __all__ = [
     "VgauditError",
     "assert_gradient_healthy",
     "convert",
+    "fix",
     "load",
     "nn",
     "optim",
@@ -77,10 +84,21 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(_imported(_HOMES[name]), name)
     if name in _PARTS:
-        return import_module(f"vgaudit.{name}")
+        return _imported(f"vgaudit.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _imported(name: str) -> ModuleType:
+    """Imports a module; libraries that draw at random meanwhile leave no trace."""
+    import random
+
+    before = random.getstate()
+    try:
+        return import_module(name)
+    finally:
+        random.setstate(before)
 
 
 def __dir__() -> list[str]:

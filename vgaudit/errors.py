@@ -27,9 +27,11 @@ class VgauditError(Exception):
         message: what failed, with the value that made it fail, on one line.
         hint: what the user can do about it, on one line; may be empty.
         exit_code: what the command line exits with.
+        way_out: what the user can do where a hint says nothing better.
     """
 
     exit_code: ClassVar[int] = 70
+    way_out: ClassVar[str] = "--debug shows where it happened"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -41,7 +43,7 @@ class VgauditError(Exception):
         return {
             "code": type(self).__name__,
             "message": self.message,
-            "hint": self.hint,
+            "hint": self.hint or self.way_out,
             "exit_code": self.exit_code,
         }
 
@@ -50,18 +52,21 @@ class BadConfig(VgauditError):
     """A wrong command, option, value or configuration file."""
 
     exit_code = 2
+    way_out = "--help of the command lists what it takes"
 
 
 class UnknownSource(VgauditError):
     """A model or data specification that no loader understands."""
 
     exit_code = 3
+    way_out = "--help of the command lists what it takes"
 
 
 class CannotLoad(VgauditError):
     """A file that is refused, damaged, or does not fit its architecture."""
 
     exit_code = 3
+    way_out = "look at the file; copy, download or write it again"
 
 
 class CannotRun(VgauditError):
@@ -74,12 +79,14 @@ class CannotRewrite(VgauditError):
     """A graph that cannot be edited; names the node and the reason."""
 
     exit_code = 3
+    way_out = "--skip leaves a layer as it is"
 
 
 class CannotWrite(VgauditError):
     """A result that cannot be written: the place is taken, missing, or full."""
 
     exit_code = 3
+    way_out = "choose another place"
 
 
 class NothingMeasured(VgauditError):

@@ -37,8 +37,7 @@ def explain(error: Exception, typed: list[str]) -> int:
         told = _bug(error, typed)
     internal = isinstance(told, InternalError)
     _say("internal error: " if internal else "error: ", told.message)
-    if told.hint:
-        _say("help: ", told.hint)
+    _say("help: ", told.hint or told.way_out)
     if "--debug" in typed:
         sys.stderr.write(_details(error))
     if _wants_json(typed):
@@ -99,7 +98,10 @@ def _say(label: str, text: str) -> None:
 
 
 def _wants_json(typed: list[str]) -> bool:
-    return "--format=json" in typed or ("--format", "json") in pairwise(typed)
+    pairs = [("--format", "json")]
+    if typed[:1] == ["report"]:
+        pairs.append(("--to", "json"))
+    return any(f"{a}={b}" in typed or (a, b) in pairwise(typed) for a, b in pairs)
 
 
 def _write_document(error: VgauditError, typed: list[str]) -> None:

@@ -19,12 +19,11 @@ def materialised(model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
     Raises:
         CannotRun: it is lazy and cannot be copied or run.
     """
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    waiting = [name for name, tensor in tensors if is_lazy(tensor)]
+    waiting = _waiting(model)
     if not waiting:
         return model
     try:
-        made = copy.deepcopy(model, _fresh_buffers(model))
+        made = _copied(model)
         with torch.no_grad():
             made(*batches[0].args, **batches[0].kwargs)
     except Exception as error:
@@ -35,6 +34,34 @@ def materialised(model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
             hint="run the model once on a batch before it is scanned or saved",
         ) from error
     return made
+
+
+def spare(model: nn.Module) -> nn.Module:
+    """Returns ``model``, or, where it is lazy, a copy that may be given its shapes.
+
+    Raises:
+        CannotRun: it is lazy and cannot be copied.
+    """
+    waiting = _waiting(model)
+    if not waiting:
+        return model
+    try:
+        return _copied(model)
+    except Exception as error:
+        raise CannotRun(
+            f"{waiting[0]} has no shape yet, and the model cannot be copied: "
+            f"{str(error).strip() or type(error).__name__}",
+            hint="run the model once on a batch before it is scanned or saved",
+        ) from error
+
+
+def _waiting(model: nn.Module) -> list[str]:
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return [name for name, tensor in tensors if is_lazy(tensor)]
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model, _fresh_buffers(model))
 
 
 def _fresh_buffers(model: nn.Module) -> dict[int, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +80,7 @@ def follow(model: nn.Module, batch: Batch) -> Followed:
     args, kwargs = map_tensors((batch.args, batch.kwargs), twin)
     recorder = Recorder(model, samples=batch.size, only="structure")
     recorder.provenance.add_own(weights.values())
-    with fake, torch.enable_grad(), recorder:
+    with _unlogged(), fake, torch.enable_grad(), recorder:
         provenance.mark((args, kwargs))
         try:
             value = torch.func.functional_call(model, weights, args, kwargs)
@@ -101,6 +104,17 @@ def follow(model: nn.Module, batch: Batch) -> Followed:
     plan = graph.plan(nodes, recording.entries, names, recording.calls)
     blueprint = build(model, nodes, recording, recorder.habits, plan)
     return Followed(nodes, blueprint, recording, heads)
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keeps fake tensors from logging an error that is raised as well."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
 
 
 def _describe(

@@ -81,4 +81,6 @@ def _nearest(path: Path) -> str:
     except OSError:
         return f"there is no folder {visible(str(path.parent))} either"
     near = get_close_matches(path.name, names, n=3)
-    return f"near it: {', '.join(visible(name) for name in near)}" if near else ""
+    if not near:
+        return "check its name, and the folder that it is relative to"
+    return f"near it: {', '.join(visible(name) for name in near)}"
