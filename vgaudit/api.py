@@ -25,9 +25,11 @@ from vgaudit.findings import Report
 from vgaudit.flow import Audit, RunFacts, Target
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.judge import DEFAULT, Policy, judge
+from vgaudit.loading.loaded import Origin, finish
 from vgaudit.measure import measure
 from vgaudit.outcome import Converted, Retrained, Watched
 from vgaudit.probe import probe
+from vgaudit.probe.lazy import spare
 from vgaudit.probe.watch import Scaler
 from vgaudit.retraining import Method, RetrainOptions
 from vgaudit.training import retrain as training
@@ -266,6 +268,7 @@ def _measured(
 ) -> Audit:
     wanted, chosen = options
     started = time.perf_counter()
+    model = spare(model)
     if batches is None:
         opened = sources.open_batches(model, wanted, mode=chosen.mode)
     else:
@@ -289,22 +292,8 @@ def _measured(
 
 def describe(model: nn.Module) -> Target:
     """Returns what is known of a model that was given as an object."""
-    parameters = list(model.parameters())
-    bad = tuple(
-        name
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-        if (tensor.is_floating_point() or tensor.is_complex())
-        and not bool(torch.isfinite(tensor).all())
-    )
-    return Target(
-        spec=type(model).__name__,
-        format="object",
-        trust_tier="T0",
-        architecture=type(model).__qualname__,
-        parameters=sum(parameter.numel() for parameter in parameters),
-        trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        nonfinite_weights=bad,
-    )
+    origin = Origin(spec=type(model).__name__, format="object", tier="T0")
+    return finish(model, origin, architecture=type(model).__qualname__).target
 
 
 def watch(model: nn.Module, *, every: int = 1, scaler: Scaler | None = None) -> Watched:
