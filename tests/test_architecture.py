@@ -18,6 +18,7 @@ WORDS = {
     "errors",
     "facts",
     "findings",
+    "fixing",
     "flow",
     "job",
     "plain",
@@ -37,7 +38,7 @@ JUDGEMENT = {
     "rules",
 }
 PARTS = {"data", "loading", "nn", "optim", "probe", "training", "treatments"}
-TORCH = PARTS | {"doctor", "measure", "worker"}
+TORCH = PARTS | {"doctor", "measure", "repair", "worker"}
 
 # What each part may import of vgaudit, beside itself and the words. The package
 # itself (its version) counts as a word.
@@ -52,9 +53,11 @@ ALLOWED: dict[str, set[str]] = {
     "probe": {"data"},
     "treatments": PARTS - {"training"},
     "training": PARTS,
+    # Judges the scan that it repairs by, and names findings as the rules do.
+    "repair": PARTS | {"judge", "rules"},
     "measure": {"loading", "data", "probe", "treatments"},
     "doctor": set(),
-    "worker": TORCH | {"sandbox"},
+    "worker": TORCH | {"judge", "sandbox"},
     "boot": {"worker"},
     "outcome": JUDGEMENT | {"probe"},
     "integrations": {"api", "judge", "outcome", "probe", "reports"},

@@ -9,6 +9,7 @@ from torch import nn
 from vgaudit.compare import Comparison
 from vgaudit.conversion import Conversion, Edit, Refusal
 from vgaudit.findings import Report
+from vgaudit.fixing import Fixing
 from vgaudit.judge import DEFAULT, Policy, judge
 from vgaudit.probe.watch import Watch
 from vgaudit.reports import html
@@ -73,3 +74,15 @@ class Watched(Watch):
             BadConfig: the policy names an unknown rule or threshold.
         """
         return judge(self.audit(), policy)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A repaired copy of a model, or the model as it came, with all that was tried."""
+
+    model: nn.Module
+    fixing: Fixing
+
+    def _repr_html_(self) -> str:
+        """Shows the repair in a notebook."""
+        return html.fixed(self.fixing).fragment()

@@ -130,6 +130,29 @@ def retrain(record: dict[str, Any], parent: Parent) -> Any:
         return retrained(job, listener)
 
 
+def fix(record: dict[str, Any], parent: Parent) -> Any:
+    """Returns what a repair tried; ends early, kept, where the parent asks for it."""
+    parent("starting torch")
+    from vgaudit.fixing import FixOptions
+    from vgaudit.judge import Policy
+    from vgaudit.repair.job import FixJob, run
+    from vgaudit.training.retrain import Listener
+    from vgaudit.training.signals import asked_to_stop
+
+    plain = {k: v for k, v in record.items() if k not in ("scan", "options", "policy")}
+    job = FixJob(
+        scan=_scan_job(record["scan"]),
+        options=_options(FixOptions, record["options"]),
+        policy=_options(Policy, record["policy"]),
+        **plain,
+    )
+    with asked_to_stop() as asked:
+        listener = Listener(
+            say=parent, report=parent.report, stop=lambda: asked() or parent.stopping
+        )
+        return run(job, listener)
+
+
 def convert(record: dict[str, Any], progress: Progress) -> Any:
     """Returns what a conversion did, with the scans before and after."""
     progress("starting torch")
@@ -158,6 +181,7 @@ def doctor(record: dict[str, Any], progress: Progress) -> Any:
 TASKS: dict[str, Task] = {
     "convert": convert,
     "doctor": doctor,
+    "fix": fix,
     "inspect": inspect,
     "retrain": retrain,
     "scan": scan,

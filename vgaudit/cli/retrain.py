@@ -80,18 +80,18 @@ def retrain(
     from vgaudit.cli.training import compared, trained
     from vgaudit.reports import retraining as words
 
-    _check_out(ctx.params)
+    check_out(ctx.params)
     outputs = Changes.chosen(ctx.params, inputs=(model, weights, data, valid_data))
     done, status = trained(ctx.params, ctx.obj)
     both = compared(done, ctx.params, ctx.obj)
-    again = _again(ctx.obj)
+    command = again(ctx.obj)
     outputs.deliver(
-        lambda form: words.render(done, both, form=form, top=top, resume=again)
+        lambda form: words.render(done, both, form=form, top=top, resume=command)
     )
     return status
 
 
-def _check_out(given: dict[str, Any]) -> None:
+def check_out(given: dict[str, Any]) -> None:
     """Refuses a place that cannot be written, before any work."""
     from vgaudit.cli.output import check_writable
     from vgaudit.errors import BadConfig
@@ -112,7 +112,7 @@ def _check_out(given: dict[str, Any]) -> None:
         check_writable(recipe, inputs=inputs, force=given["force"])
 
 
-def _again(typed: list[str]) -> str:
+def again(typed: list[str]) -> str:
     """Returns the command that continues this training."""
     import shlex
 

@@ -37,7 +37,7 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
         "options": options(given),
         "output": _text(given["out"]),
         "force": given["force"],
-        "run_folder": _text(_folder(given["run_folder"])),
+        "run_folder": _text(folder_made(given["run_folder"])),
         "resume": given["resume"],
         "checkpoint_every": given["checkpoint_every"],
         "command": shlex.join(["vgaudit", *typed]),
@@ -115,7 +115,7 @@ def _completed(given: Given) -> dict[str, Any]:
     }
 
 
-def _folder(path: Path | None) -> Path | None:
+def folder_made(path: Path | None) -> Path | None:
     """Makes the folder of checkpoints: the worker may write only to what is there.
 
     Raises:

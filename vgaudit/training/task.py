@@ -91,7 +91,7 @@ def train(task: Task, around: Surroundings) -> Finished:
         seed=options.seed,
     )
     look = fed.look(task.data.batches, min(fed.size, _LOOK))
-    loss = _loss(task, model, look[0], device)
+    loss = chosen_loss(task, model, look[0], device)
     measurement = Measurement(look, fed.facts(), loss, task.probe)
     around.say("measuring before")
     before = measurement.audit(model, task.target)
@@ -116,9 +116,7 @@ def train(task: Task, around: Surroundings) -> Finished:
         done = dataclasses.replace(record, early=early, checkpoint=place, before=before)
         return Finished(prepared.model, dataclasses.replace(done, notes=notes))
     around.say("measuring after")
-    after = measurement.audit(
-        prepared.model, _target_after(task.target, prepared.model)
-    )
+    after = measurement.audit(prepared.model, target_after(task.target, prepared.model))
     done = dataclasses.replace(record, before=before, after=after, notes=notes)
     return Finished(prepared.model, done)
 
@@ -141,7 +139,9 @@ def _check_device(options: RetrainOptions, device: torch.device) -> None:
         )
 
 
-def _loss(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> Loss:
+def chosen_loss(
+    task: Task, model: nn.Module, batch: Batch, device: torch.device
+) -> Loss:
     """Returns the loss to train on, chosen by a first look at the outputs.
 
     Raises:
@@ -207,7 +207,8 @@ def _early(at: Progress | None) -> str:
     )
 
 
-def _target_after(target: Target, model: nn.Module) -> Target:
+def target_after(target: Target, model: nn.Module) -> Target:
+    """Returns what is known of a model after training, from what was before."""
     parameters = list(model.parameters())
     return dataclasses.replace(
         target,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from vgaudit.compare import Comparison
 from vgaudit.conversion import Conversion
 from vgaudit.findings import Report
-from vgaudit.reports.html import change, page, scan, suite
+from vgaudit.fixing import Fixing
+from vgaudit.reports.html import change, fixing, page, scan, suite
 from vgaudit.reports.html.change import Sides
 from vgaudit.reports.html.page import Page
 from vgaudit.retraining import Retraining
@@ -15,6 +16,7 @@ __all__ = [
     "Page",
     "compared",
     "converted",
+    "fixed",
     "render",
     "render_suite",
     "retrained",
@@ -61,6 +63,11 @@ def converted(done: Conversion, found: Comparison | None = None) -> Page:
 def retrained(done: Retraining, found: Comparison | None = None) -> Page:
     """Returns a training with its controls and its proof."""
     return _changed(change.retraining(done, found))
+
+
+def fixed(done: Fixing) -> Page:
+    """Returns a repair: every arm with its curves and its gradient budget."""
+    return _changed(fixing.view(done))
 
 
 def _changed(view: change.View) -> Page:

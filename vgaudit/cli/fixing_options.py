@@ -1,0 +1,60 @@
+"""The options of ``vgaudit fix`` alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+REPAIR = "Repair"
+
+Budget = Annotated[
+    str,
+    typer.Option(
+        help="Time for all trainings together: 90s, 10m, 2h. The number of steps is "
+        "measured to fit, and is the same for every training.",
+        metavar="TIME",
+        rich_help_panel=REPAIR,
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        min=3,
+        help="Trainings of every candidate and control.",
+        rich_help_panel=REPAIR,
+    ),
+]
+MostSteps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Optimizer steps of one training at most; 30 passes over the data "
+        "without it.",
+        rich_help_panel=REPAIR,
+    ),
+]
+ValidSplit = Annotated[
+    float,
+    typer.Option(
+        help="Share of the samples held out: half of it chooses epochs, half judges.",
+        rich_help_panel=REPAIR,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue an interrupted repair after its last finished training.",
+        rich_help_panel=REPAIR,
+    ),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of finished trainings; OUT.run without it.",
+        metavar="DIR",
+        rich_help_panel=REPAIR,
+    ),
+]

@@ -1,0 +1,1 @@
+"""Repairs: candidates from the findings, trained beside controls on one budget."""

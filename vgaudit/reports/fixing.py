@@ -1,0 +1,186 @@
+"""Repairs as text, JSON or HTML: every arm with its interval, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
+from vgaudit.errors import CannotLoad
+from vgaudit.fixing import Arm, Estimate, Fixing, Plan
+from vgaudit.plain import to_plain, visible
+from vgaudit.reports import html
+from vgaudit.reports.comparison import SCHEMA_VERSION
+from vgaudit.rules.wording import count
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+NAME = 28
+
+
+def render(done: Fixing, *, form: str, resume: str = "") -> str:
+    """Returns a repair as ``text``, ``json`` or ``html``.
+
+    Args:
+        done: what was tried.
+        form: ``text``, ``json`` or ``html``.
+        resume: the command that continues an interrupted repair.
+    """
+    if form == "html":
+        return html.fixed(done).document()
+    if form == "json":
+        record = {"schema_version": SCHEMA_VERSION, "fixing": to_plain(done)}
+        return json.dumps(record, allow_nan=False, indent=1) + "\n"
+    lines = [*_head(done)]
+    if done.plan is not None:
+        lines += ["", *_arms(done, done.plan)]
+    lines += ["", *_closing(done, resume)]
+    return "\n".join(lines) + "\n"
+
+
+def parse(record: object) -> Fixing:
+    """Returns the repair that a worker sent as plain values.
+
+    Raises:
+        CannotLoad: it is none.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter().validate_python(record)
+    except ValidationError as error:
+        entry = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in entry["loc"])
+        raise CannotLoad(
+            f"not a repair: {visible(place)}: {visible(entry['msg'])}"
+        ) from error
+
+
+@cache
+def _adapter() -> TypeAdapter[Fixing]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Fixing)
+
+
+HEADINGS = {
+    "healthy": "healthy: left alone",
+    "repaired": "repaired",
+    "control": "no treatment clears the controls",
+    "nothing": "not repaired",
+    "interrupted": "interrupted",
+}
+
+
+def _head(done: Fixing) -> Iterator[str]:
+    yield f"{HEADINGS[done.status]}: {visible(done.reason, length=300)}"
+    if done.findings:
+        yield f"found: {', '.join(visible(name) for name in done.findings)}"
+    if done.split is not None:
+        yield (
+            f"trained on {done.split.train:,} samples; {done.split.valid:,} held out, "
+            f"of which {done.judged:,} judge and others choose epochs"
+        )
+    if done.kept and done.status == "repaired":
+        yield gain(done)
+
+
+def gain(done: Fixing) -> str:
+    """Returns one sentence on how far the winner is ahead of control and start."""
+    ours, theirs = done.estimate(done.kept), done.estimate(done.control)
+    assert done.base is not None
+    return (
+        f"{done.metric}: {_score(done, ours.mean)} with {visible(done.kept)}, "
+        f"{_score(done, theirs.mean)} with {visible(done.control)}, "
+        f"{_score(done, done.base)} as it came"
+    )
+
+
+def _arms(done: Fixing, plan: Plan) -> Iterator[str]:
+    yield (
+        f"  {'arm':<{NAME}} {'role':<10} {done.metric:>9}  {'95 % interval':<19} "
+        f"{'steps':>7} {'s':>7}"
+    )
+    for arm in ranked(done, plan):
+        yield _arm(done, arm)
+    yield f"  {'the model as it came':<{NAME}} {'':<10} {shown(done, done.base):>9}"
+    spent = f"{done.seconds:.0f} s of {done.options.budget:.0f} s"
+    yield (
+        f"cost: {count(len(done.attempts), 'training')} of {plan.trainings}, "
+        f"{plan.steps:,} steps and {len(plan.seeds)} seeds for each arm, {spent}"
+    )
+    for reason in plan.dropped:
+        yield f"not tried: {visible(reason, length=200)}"
+    for attempt in done.attempts:
+        if attempt.failure:
+            yield (
+                f"failed: {visible(attempt.arm)}, seed {attempt.seed}: "
+                f"{visible(attempt.failure, length=200)}; counted as the model as it "
+                "came"
+            )
+        elif attempt.did:
+            yield f"drawn: {visible(attempt.arm)}, seed {attempt.seed}: {attempt.did}"
+
+
+def ranked(done: Fixing, plan: Plan) -> list[Arm]:
+    """Returns the arms that were trained, the best first."""
+    tried = [arm for arm in plan.arms if done.of(arm.name)]
+    return sorted(tried, key=lambda arm: -done.estimate(arm.name).mean)
+
+
+def _arm(done: Fixing, arm: Arm) -> str:
+    found, own = done.estimate(arm.name), done.of(arm.name)
+    mark = "*" if arm.name == done.kept else " "
+    steps = max(attempt.steps for attempt in own)
+    seconds = sum(attempt.seconds for attempt in own)
+    return (
+        f"{mark} {visible(arm.name, length=NAME):<{NAME}} {arm.role:<10} "
+        f"{shown(done, found.mean):>9}  {interval(done, found):<19} {steps:>7,} "
+        f"{seconds:>7.1f}"
+    )
+
+
+def interval(done: Fixing, found: Estimate) -> str:
+    """Returns both ends of an interval; accuracies stay between 0 and 100 %."""
+    if not math.isfinite(found.half):
+        return "–"
+    low, high = found.low, found.high
+    if done.metric == "accuracy":
+        low, high = max(low, 0.0), min(high, 1.0)
+    return f"{shown(done, low)} to {shown(done, high)}"
+
+
+def shown(done: Fixing, value: float | None) -> str:
+    """Returns a score as it is written; losses without their sign."""
+    if value is None:
+        return "–"
+    return _score(done, value)
+
+
+def _score(done: Fixing, value: float) -> str:
+    if done.metric == "accuracy":
+        return f"{100 * value:.1f} %"
+    if done.metric == "loss":
+        return f"{-value:.4g}"
+    return f"{value:.4f}".replace("-", "−")
+
+
+def _closing(done: Fixing, resume: str) -> Iterator[str]:
+    for sentence in done.advice:
+        yield f"recommended without evidence: {visible(sentence, length=300)}"
+    for sentence in done.notes:
+        yield f"note: {visible(sentence, length=300)}"
+    if done.early:
+        if done.folder:
+            yield f"kept in {visible(done.folder)}; to continue: {resume}"
+        else:
+            yield "nothing was kept: give -o OUT or --run-folder DIR"
+    elif done.written:
+        yield "written: " + ", ".join(visible(name) for name in done.written)
+    elif done.kept:
+        yield "nothing was written; -o OUT.safetensors writes the model"
+    else:
+        yield "nothing was written"
