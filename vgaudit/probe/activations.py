@@ -59,6 +59,17 @@ def _tanh(z: Tensor, out: Tensor) -> Tensor:
     return (out * out).neg_().add_(1)
 
 
+def _fused_gelu(z: Tensor, approximate: str) -> Tensor:
+    ones = torch.ones_like(z)
+    slope: Tensor = torch.ops.aten.gelu_backward(ones, z, approximate=approximate)
+    return slope
+
+
+def _fused_silu(z: Tensor, out: Tensor) -> Tensor:
+    slope: Tensor = torch.ops.aten.silu_backward(torch.ones_like(z), z)
+    return slope
+
+
 def _random_leak(z: Tensor, out: Tensor) -> Tensor:
     # Asking autograd would draw other slopes, and disturb the random state.
     return torch.where(z < 0, out / z, torch.ones_like(z))
@@ -84,7 +95,7 @@ _KNOWN = (
     Activation("selu", slope_max=1.7580993),
     Activation("celu"),
     Activation("gelu", 1.4142135, 1.1289042),
-    Activation("silu", 2.3993573, 1.0998393),
+    Activation("silu", 2.3993573, 1.0998393, slope=_fused_silu),
     Activation("mish", 1.4906, 1.0885),
     Activation("hardswish", 3.0, 1.5),
     Activation("hardsigmoid", 0.0, 1 / 6, bounded=True),
@@ -165,6 +176,17 @@ def is_inplace(
 _NO_INPLACE = frozenset({"sigmoid", "tanh", "gelu", "softplus", "prelu"})
 
 
+def slope_of(activation: Activation, kwargs: dict[str, Any]) -> Slope | None:
+    """Returns φ′ without autograd for one call, where there is a way.
+
+    For GELU it is torch's own backward kernel, which depends on an argument.
+    """
+    if activation.name == "gelu":
+        approximate = kwargs.get("approximate", "none")
+        return lambda z, out: _fused_gelu(z, approximate)
+    return activation.slope
+
+
 def by_autograd(call: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Returns φ′(z) of an elementwise ``call`` at every element, by one backward."""
     with torch.enable_grad():
@@ -172,6 +194,11 @@ def by_autograd(call: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         out = call(leaf.clone())
         (slope,) = torch.autograd.grad(out, leaf, torch.ones_like(out))
     return slope
+
+
+def by_autograd_of(call: Callable[[Tensor], Tensor]) -> Slope:
+    """Returns ``by_autograd`` of an elementwise call as a function of (z, φ(z))."""
+    return lambda z, out: by_autograd(call, z)
 
 
 def call_without_inplace(

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from vgaudit.probe import activations, fused, state, units
-from vgaudit.probe.activations import Activation, by_autograd
+from vgaudit.probe.activations import Activation, Slope, by_autograd_of
 from vgaudit.probe.callsite import caller
 from vgaudit.probe.dropout import without_dropout
 from vgaudit.probe.naming import name_of
@@ -78,7 +78,8 @@ class Recorder(TorchFunctionMode):
         self._inside_unit = 0
 
     def __enter__(self) -> Recorder:
-        self.provenance.add_all_of(self._root)
+        if self._structure:
+            self.provenance.add_all_of(self._root)
         self._handles = [
             register_module_forward_pre_hook(self._enter_module),
             register_module_forward_hook(self._leave_module, always_call=True),
@@ -187,7 +188,8 @@ class Recorder(TorchFunctionMode):
             site = self._site(path, activation.name, out.grad_fn, own=True)
             site.type, site.entry = type(module).__name__, z.grad_fn
             with state.aside(module, z.device):
-                self._observe(site, activation, (z.detach(), out), module.forward)
+                form = activation.slope or by_autograd_of(module.forward)
+                self._observe(site, activation, (z.detach(), out), form)
 
     # ---------------------------------------------------------- functions
 
@@ -248,7 +250,8 @@ class Recorder(TorchFunctionMode):
             self.habits.ignored.add(site.key)
         if site.key not in self.habits.ignored:
             call = activations.call_without_inplace(func, args, kwargs)
-            self._observe(site, activation, (z, out), call, axis=axis)
+            form = activations.slope_of(activation, kwargs) or by_autograd_of(call)
+            self._observe(site, activation, (z, out), form, axis=axis)
         return out
 
     def _observe(
@@ -256,7 +259,7 @@ class Recorder(TorchFunctionMode):
         site: Site,
         activation: Activation,
         values: tuple[Tensor, Tensor],
-        call: Callable[[Tensor], Tensor],
+        form: Slope,
         *,
         axis: int | None = None,
     ) -> None:
@@ -270,12 +273,11 @@ class Recorder(TorchFunctionMode):
         axis = units.axis_of(z) if axis is None else axis
         with torch.no_grad(), torch._C.DisableTorchFunction():
             z, out = _wide(z), _wide(out.detach())
-            form = activation.slope
             self.recording.observations.append(
                 observe(
                     site.key,
                     activation,
-                    (z, out, lambda: form(z, out) if form else by_autograd(call, z)),
+                    (z, out, lambda: form(z, out)),
                     axis=axis,
                     samples=self.samples,
                 )
@@ -345,9 +347,7 @@ def _wide(values: Tensor) -> Tensor:
     return values.float() if half else values
 
 
-def _shapes(args: Any) -> str:
-    shown = [
-        f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-        for tensor in tensors_in(args)
-    ]
-    return ", ".join(shown[:4])
+def _shapes(args: Any) -> list[tuple[torch.Size, torch.dtype]]:
+    # To read an attribute of a tensor is a torch function too, while a mode is on.
+    with torch._C.DisableTorchFunction():
+        return [(tensor.shape, tensor.dtype) for tensor in tensors_in(args)]

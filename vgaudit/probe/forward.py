@@ -20,6 +20,7 @@ from vgaudit.probe.state import Twin
 from vgaudit.probe.tensors import cast, differentiable, tensors_in
 
 _REENTRANT = "None of the inputs have requires_grad=True"
+_SHOWN = 4
 _REENTRANT_WHY = (
     "a segment whose input needs no gradient: reentrant checkpointing leaves its "
     "parameters without one; checkpoint(..., use_reentrant=False) does not"
@@ -82,8 +83,9 @@ def forward(
 
 def _own_dtype(twin: Twin) -> torch.dtype | None:
     """Returns the type floats are fed in: that of the first half-type weight."""
-    types = [p.dtype for p in twin.parameters.values() if p.is_floating_point()]
-    return types[0] if types and types[0] != torch.float32 else None
+    types = (p.dtype for p in twin.parameters.values() if p.is_floating_point())
+    first = next(types, None)
+    return None if first == torch.float32 else first
 
 
 def _loss(loss: Loss, output: Any, labels: Any) -> Tensor:
@@ -188,7 +190,10 @@ def failure(error: Exception, model: nn.Module, recorder: Recorder) -> Exception
     if is_out_of_memory(error):
         return error
     path, module = _failing_module(error, model)
-    given = recorder.recording.last_inputs.get(path, "")
+    given = ", ".join(
+        f"{list(size)} {str(kind).removeprefix('torch.')}"
+        for size, kind in recorder.recording.last_inputs.get(path, [])[:_SHOWN]
+    )
     shape = f" on input {given}" if given else ""
     wants = "".join(
         f"; it takes {getattr(module, name)} input {word}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch._C import DisableTorchFunction
 from torch.autograd.graph import Node
 
 from vgaudit.probe import norms
@@ -28,6 +29,8 @@ class Gauges:
     def __init__(self) -> None:
         self.at: dict[str, Figure] = {}
         self.through: dict[str, Figure] = {}
+        # Gradients change little from one operation to the next.
+        self._last: Figure = 1.0
 
     def watch(self, name: str, node: Node) -> None:
         """Measures the gradient at the output of ``node``."""
@@ -41,7 +44,8 @@ class Gauges:
         """Measures the gradient of ``tensor``."""
 
         def hook(gradient: Tensor) -> None:
-            self.at[name] = norms.norm(gradient)
+            with DisableTorchFunction():
+                self.at[name] = norms.norm(gradient)
 
         tensor.register_hook(hook)  # type: ignore[no-untyped-call]
 
@@ -49,8 +53,10 @@ class Gauges:
         at = self.at
 
         def hook(gradients: Sequence[Any]) -> None:
-            parts = [norms.norm(g) for g in gradients if g is not None]
-            at[name] = norms.total(parts) if parts else 0.0
+            with DisableTorchFunction():
+                near = self._last
+                parts = [norms.norm(g, near=near) for g in gradients if g is not None]
+                at[name] = self._last = norms.total(parts) if parts else 0.0
 
         return hook
 
@@ -60,12 +66,14 @@ class Gauges:
         through = self.through
 
         def hook(passed: Sequence[Any], _: Sequence[Any]) -> None:
-            parts = [
-                norms.norm(passed[i])
-                for i in positions
-                if i < len(passed) and passed[i] is not None
-            ]
-            through[name] = norms.total(parts) if parts else 0.0
+            with DisableTorchFunction():
+                near = self._last
+                parts = [
+                    norms.norm(passed[i], near=near)
+                    for i in positions
+                    if i < len(passed) and passed[i] is not None
+                ]
+                through[name] = self._last = norms.total(parts) if parts else 0.0
 
         return hook
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from torch import Size, dtype
 from torch.autograd.graph import Node
 
 from vgaudit.flow import Source
@@ -87,7 +88,7 @@ class Recording:
             gradient (structure pass).
         calls_of: module path → number of calls.
         used: ids of the parameters that were arguments of a call (structure pass).
-        last_inputs: path → shapes of its last inputs, for error messages.
+        last_inputs: path → shapes and types of its last inputs, for error messages.
         fused: modules whose fused recurrent kernel was run again step by step.
         recurrences: what that showed, by layer and direction.
     """
@@ -100,7 +101,7 @@ class Recording:
     entries: list[Node] = field(default_factory=list)
     calls_of: Counter[str] = field(default_factory=Counter)
     used: set[int] = field(default_factory=set)
-    last_inputs: dict[str, str] = field(default_factory=dict)
+    last_inputs: dict[str, list[tuple[Size, dtype]]] = field(default_factory=dict)
     fused: set[str] = field(default_factory=set)
     recurrences: dict[str, Lags] = field(default_factory=dict)
 

@@ -327,24 +327,26 @@ def _parameters(twin: Twin, *, zeros: bool) -> dict[str, ParameterFigures]:
     """
     names: list[str] = []
     figures: list[Tensor | float] = []
+    size: Tensor | float = 1.0
     for name, parameter in twin.parameters.items():
         gradient = parameter.grad
         if gradient is None:
             continue
         values = gradient.coalesce().values() if gradient.is_sparse else gradient
         names.append(name)
-        figures.append(norms.norm(values))
+        size = norms.norm(values, near=size)
+        figures.append(size)
         if zeros:
             figures.append((gradient.numel() - torch.count_nonzero(values)).double())
     read = norms.read(figures)
     step = 2 if zeros else 1
     found = {}
     for place, name in enumerate(names):
-        size = read[step * place]
+        length = read[step * place]
         found[name] = ParameterFigures(
-            norm=size,
+            norm=length,
             zeros=read[step * place + 1] if zeros else math.nan,
-            nonfinite=0.0 if math.isfinite(size) else _nonfinite(twin, name),
+            nonfinite=0.0 if math.isfinite(length) else _nonfinite(twin, name),
         )
     return found
 
