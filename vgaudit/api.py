@@ -22,15 +22,17 @@ from vgaudit.compare import compare as compared
 from vgaudit.conversion import ConvertOptions, Treatment
 from vgaudit.errors import BadConfig, NothingMeasured
 from vgaudit.findings import Report
+from vgaudit.fixing import FixOptions
 from vgaudit.flow import Audit, RunFacts, Target
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.judge import DEFAULT, Policy, judge
 from vgaudit.loading.loaded import Origin, finish
 from vgaudit.measure import measure
-from vgaudit.outcome import Converted, Retrained, Watched
+from vgaudit.outcome import Converted, Fixed, Retrained, Watched
 from vgaudit.probe import probe
 from vgaudit.probe.lazy import spare
 from vgaudit.probe.watch import Scaler
+from vgaudit.repair import job as repair
 from vgaudit.retraining import Method, RetrainOptions
 from vgaudit.training import retrain as training
 
@@ -347,3 +349,49 @@ def assert_gradient_healthy(
             if finding.level != "info"
         ]
         raise AssertionError("gradient flow is not healthy\n" + "\n".join(lines))
+
+
+def fix(
+    model: nn.Module,
+    data: Any,
+    *,
+    budget: float = 600.0,
+    seeds: int = 3,
+    loss: str | LossFunction | None = None,
+    options: FixOptions | None = None,
+    run_folder: str | Path | None = None,
+    resume: bool = False,
+    probe_options: ProbeOptions | None = None,
+    policy: Policy = DEFAULT,
+) -> Fixed:
+    """Diagnoses a model, tries what may help beside controls, and keeps what does.
+
+    A healthy model comes back as it is. A treatment is kept only where its interval
+    over seeds clears that of the best control.
+
+    Args:
+        model: stays as it is.
+        data: ``(x, y)``, a ``Dataset``, a ``DataLoader``, or a list of batches.
+        budget: seconds for all trainings together.
+        seeds: trainings of every candidate and control, three or more.
+        loss: a loss spec, or a function of output and labels; None chooses.
+        options: all options; replaces ``budget`` and ``seeds``.
+        run_folder: for finished trainings; then Ctrl-C keeps them.
+        resume: continue from there.
+        probe_options: device, and how to measure.
+        policy: what counts as sick.
+
+    Raises:
+        VgauditError: data or model fail, or there is too little to judge.
+    """
+    policy.check()
+    means = repair.Means(
+        options=options or FixOptions(budget=budget, seeds=seeds),
+        policy=policy,
+        probe=probe_options or ProbeOptions(),
+        loss=loss,
+        folder=None if run_folder is None else str(run_folder),
+        resume=resume,
+    )
+    done = repair.fix_here(model, describe(model), data, means)
+    return Fixed(done.model, done.fixing)

@@ -14,6 +14,7 @@ from vgaudit.cli.convert import convert
 from vgaudit.cli.demo import demo
 from vgaudit.cli.doctor import doctor
 from vgaudit.cli.explain import explain
+from vgaudit.cli.fix import fix
 from vgaudit.cli.gate import gate
 from vgaudit.cli.inspect import inspect
 from vgaudit.cli.report import report
@@ -29,6 +30,7 @@ COMMANDS = (
     inspect,
     convert,
     retrain,
+    fix,
     compare,
     check,
     gate,

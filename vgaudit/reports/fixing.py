@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
@@ -121,8 +122,10 @@ def _arms(done: Fixing, plan: Plan) -> Iterator[str]:
                 f"{visible(attempt.failure, length=200)}; counted as the model as it "
                 "came"
             )
-        elif attempt.did:
-            yield f"drawn: {visible(attempt.arm)}, seed {attempt.seed}: {attempt.did}"
+    drawn = Counter(attempt.did for attempt in done.attempts if attempt.did)
+    if drawn:
+        each = ", ".join(f"{name} ×{times}" for name, times in drawn.most_common())
+        yield f"random repair drew: {each}"
 
 
 def ranked(done: Fixing, plan: Plan) -> list[Arm]:
