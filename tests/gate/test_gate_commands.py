@@ -297,3 +297,9 @@ def test_a_closed_pipe_is_141() -> None:
     os.close(write_end)
 
     assert (141, b"") == (done.returncode, done.stderr)
+
+
+def test_a_wrong_choice_is_told_without_the_words_of_a_library(cli) -> None:
+    outcome = cli("gate", "report.json", "--preset", "strictt")
+
+    assert "Invalid value for '--preset': 'strictt' is not one of" in outcome.err

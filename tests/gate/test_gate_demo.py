@@ -20,8 +20,13 @@ def test_the_tour_goes_from_a_failing_scan_to_a_passing_one(shell, tmp_path) -> 
     assert 0 == outcome.code, outcome.err
     fail, done = outcome.out.index("FAIL"), outcome.out.rindex("PASS")
     assert fail < outcome.out.index("converted to ar") < done
+    typed = outcome.out.replace(" \\\n    ", " ")
     for step in tour.STEPS:
-        assert f"$ vgaudit {step.arguments}\n" in outcome.out
+        assert f"$ vgaudit {step.arguments}\n" in typed
+    assert [] == [line for line in outcome.out.splitlines() if len(line) > 80]
+    # Training leaves nothing to complain of.
+    assert "same: 0 findings gone, 0 findings new" in outcome.out
+    assert "0 errors, 0 warnings, 0 info" in outcome.out[done:]
     assert (place / "trained.safetensors").is_file()
     assert seconds < 240
 

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def tour(place: Path) -> int:
         CannotRun: a step went otherwise.
     """
     for number, step in enumerate(STEPS, 1):
-        show(f"── {number}/{len(STEPS)}  {step.says}\n\n$ vgaudit {step.arguments}\n")
+        show(f"── {number}/{len(STEPS)}  {step.says}\n\n{_typed(step)}\n")
         code = _run(step, place)
         if code != step.code:
             raise CannotRun(
@@ -107,6 +108,13 @@ def tour(place: Path) -> int:
         show("\n")
     show("The exit codes of both scans are the verdict: 1 before, 0 after.\n")
     return 0
+
+
+def _typed(step: Step) -> str:
+    """Returns the command of a step as one types it, in lines of 80 columns."""
+    text = f"$ vgaudit {step.arguments}"
+    lines = textwrap.wrap(text, 78, subsequent_indent="    ", break_on_hyphens=False)
+    return " \\\n".join(lines)
 
 
 def _run(step: Step, place: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ def _conversion(done: Conversion, top: int) -> Iterator[str]:
     refused = f"{count(len(done.refusals), 'activation')} not"
     yield f"converted to {done.options.to}: {count(len(done.edits), 'edit')}, {refused}"
     for edit in done.edits[:top]:
-        yield f"  {_place(edit)} ({edit.kind}): {edit.change}"
+        yield from _lines(f"  {_place(edit)} ({edit.kind}): {edit.change}")
     if len(done.edits) > top:
         yield f"  … and {len(done.edits) - top:,} more"
     if done.refusals:
@@ -112,16 +113,28 @@ def _conversion(done: Conversion, top: int) -> Iterator[str]:
         )
 
 
+def _lines(text: str) -> list[str]:
+    """Returns a line in as many as 80 columns make of it, the rest indented."""
+    return textwrap.wrap(
+        text,
+        80,
+        subsequent_indent="      ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def _totals(edits: Sequence[Edit]) -> Iterator[str]:
     """Yields what was measured over all edits: |z| > L, and hinges without data."""
     shares = [(e.exceeding, _place(e)) for e in edits if e.exceeding is not None]
     if shares:
         mean = sum(share for share, _ in shares) / len(shares)
         worst, where = max(shares)
-        yield (
+        yield from _lines(
             f"|z| > L in {percent(mean)} of the pre-activations on the data, up to "
-            f"{percent(worst)} ({where}): ar does not bound |z| by L"
+            f"{percent(worst)} ({where}):"
         )
+        yield "      ar does not bound |z| by L"
     total = sum(edit.hinges for edit in edits)
     if total:
         dead = sum(edit.dead_hinges for edit in edits)
