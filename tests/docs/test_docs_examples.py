@@ -30,6 +30,12 @@ from vgaudit.config.read import settings
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 SHELL, PYTHON, CONFIG = {"", "sh", "text"}, {"python"}, {"toml"}
+NEEDS = {
+    "howto-lightning.md": ("lightning",),
+    "howto-loops.md": ("tensorboard",),
+    "howto-transformers.md": ("accelerate", "transformers"),
+}
+"""What is installed for development alone."""
 _FENCE = re.compile(
     r"(?:^[ ]*<!-- (?P<mark>.*?) -->\n)?^(?P<indent>[ ]*)```(?P<kind>[^\n]*)\n"
     r"(?P<text>.*?)^[ ]*```[ ]*$",
@@ -175,6 +181,8 @@ def test_examples_that_take_long_run(page: Path, desk: Path, cli) -> None:
 
 def play(page: Path, cli, *, slow: bool) -> None:
     """Runs the blocks of a page in their order."""
+    for library in NEEDS.get(page.name, ()):
+        pytest.importorskip(library)
     scope, made = stage.names(Path.cwd()), set(Path.cwd().iterdir())
     for block in blocks(page):
         if not block.runs or (block.slow and not slow):
