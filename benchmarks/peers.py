@@ -150,8 +150,11 @@ def transformers(work: Workload) -> Iterator[Step]:
 def torchlens(work: Workload) -> Iterator[Step]:
     import torchlens as library
 
+    once = step_of(work)
+
     def step() -> None:
         library.trace(work.model, work.x)
+        once()
 
     yield step
 
@@ -217,7 +220,10 @@ ARMS: dict[str, tuple[Arm, str]] = {
     ),
     "neural-observatory": (observatory, "activation and gradient statistics"),
     "torchmortem": (torchmortem, "activations, gradients, rank, findings"),
-    "torchlens": (torchlens, "the graph of the forward pass alone, all tensors kept"),
+    "torchlens": (
+        torchlens,
+        "the graph and all tensors of a forward pass, traced beside the plain step",
+    ),
     "torchdiag": (torchdiag, "dead ReLU units and the gradients of weights"),
     "DebugUnderflowOverflow": (
         transformers,
