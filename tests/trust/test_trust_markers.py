@@ -208,7 +208,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("place", PLACES)
 def test_nothing_runs_by_default(cli, place: str, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
@@ -241,7 +241,7 @@ def test_the_marker_marks(tmp_path: Path) -> None:
         assert marker.exists()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_through_the_command_line_as_it_is_typed(shell, tmp_path: Path) -> None:
     """With its worker, and without its sandbox."""
     for place in ("pickle in a checkpoint", "pickle in npz", "code of a repository"):
