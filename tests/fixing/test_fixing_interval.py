@@ -1,0 +1,78 @@
+"""The verdict's arithmetic, against published tables and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vgaudit.fixing import Estimate, clears, estimate, quantile
+
+TABLE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 9: 2.2622, 14: 2.1448, 30: 2.0423}
+"""Two-sided 95 % quantiles, as any table of Student's t prints them."""
+
+
+@pytest.mark.parametrize(("freedom", "printed"), TABLE.items())
+def test_quantiles_are_those_of_the_printed_table(freedom: int, printed: float) -> None:
+    assert quantile(freedom) == pytest.approx(printed, abs=5.1e-5)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_one_degree_of_freedom_is_the_cauchy_distribution(level: float) -> None:
+    assert quantile(1, level) == pytest.approx(math.tan(math.pi * level / 2))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_two_degrees_of_freedom_have_a_closed_form(level: float) -> None:
+    # P(|T| ≤ t) = t / √(2 + t²), solved for t.
+    assert quantile(2, level) == pytest.approx(level * math.sqrt(2 / (1 - level**2)))
+
+
+def test_many_degrees_of_freedom_are_the_normal_distribution() -> None:
+    assert quantile(100_000) == pytest.approx(1.959964, abs=1e-4)
+
+
+def test_an_interval_by_hand() -> None:
+    # Mean 0.8; squared deviations 0.01, 0, 0.01; s = 0.1; half = 4.3027 · 0.1 / √3.
+    found = estimate([0.7, 0.8, 0.9])
+
+    assert found.mean == pytest.approx(0.8)
+    assert found.half == pytest.approx(0.248414, abs=1e-5)
+    assert (found.low, found.high) == pytest.approx((0.551586, 1.048414), abs=1e-5)
+
+
+def test_one_value_tells_nothing_of_the_spread() -> None:
+    assert estimate([0.5]).half == math.inf
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9), st.floats(-1e3, 1e3))
+def test_an_interval_moves_with_its_values(values: list[float], by: float) -> None:
+    there, moved = estimate(values), estimate([value + by for value in values])
+
+    assert moved.mean == pytest.approx(there.mean + by, abs=1e-6)
+    assert moved.half == pytest.approx(there.half, rel=1e-6, abs=1e-6)
+
+
+def test_intervals_that_touch_do_not_clear() -> None:
+    winner, other = Estimate(0.9, 0.05, 3), Estimate(0.8, 0.05, 3)
+
+    assert not clears(winner, other, metric="accuracy", judged=10_000)
+    assert clears(Estimate(0.91, 0.05, 3), other, metric="accuracy", judged=10_000)
+
+
+def test_few_judging_samples_hide_a_difference_that_every_seed_shows() -> None:
+    # √(0.9·0.1 + 0.8·0.2) · 1.96 = 0.98: a difference of 0.1 needs 97 samples.
+    winner, other = Estimate(0.9, 0.0, 3), Estimate(0.8, 0.0, 3)
+
+    assert not clears(winner, other, metric="accuracy", judged=96)
+    assert clears(winner, other, metric="accuracy", judged=97)
+
+
+def test_a_loss_must_fall_by_more_than_a_hundredth() -> None:
+    control = Estimate(-1.0, 0.0, 3)
+
+    assert not clears(Estimate(-0.995, 0.0, 3), control, metric="loss", judged=100)
+    assert clears(Estimate(-0.98, 0.0, 3), control, metric="loss", judged=100)
+    assert not clears(Estimate(-1.2, 0.0, 3), control, metric="loss", judged=100)
