@@ -155,7 +155,8 @@ def _count(flags: Tensor) -> float:
     """Returns the sum of zeros and ones, exactly: float32 counts up to 2²⁴."""
     if flags.numel() <= _COUNTABLE:
         return float(flags.sum())
-    return math.fsum(float(part.sum()) for part in flags.reshape(-1).split(_COUNTABLE))
+    parts = torch.split(flags.reshape(-1), _COUNTABLE)
+    return math.fsum(float(part.sum()) for part in parts)
 
 
 # -------------------------------------------------------------------- host
