@@ -155,8 +155,9 @@ def _count(flags: Tensor) -> float:
     """Returns the sum of zeros and ones, exactly: float32 counts up to 2²⁴."""
     if flags.numel() <= _COUNTABLE:
         return float(flags.sum())
-    parts = torch.split(flags.reshape(-1), _COUNTABLE)
-    return math.fsum(float(part.sum()) for part in parts)
+    flat = flags.reshape(-1)
+    starts = range(0, flat.numel(), _COUNTABLE)
+    return math.fsum(float(flat[at : at + _COUNTABLE].sum()) for at in starts)
 
 
 # -------------------------------------------------------------------- host
