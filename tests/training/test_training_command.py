@@ -20,7 +20,6 @@ import vgaudit
 from tests.training.courses import samples
 
 ROOT = Path(__file__).resolve().parents[2]
-LONG = ("--epochs", "25")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 NETS = """
@@ -242,26 +241,32 @@ def test_the_second_signal_ends_at_once(place) -> None:
 
 
 @posix
-def test_killed_at_random_moments_it_ends_bit_equal(place) -> None:
+@pytest.mark.parametrize(
+    ("kills", "epochs"), [(3, "25"), pytest.param(50, "120", marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments_it_ends_bit_equal(place, kills, epochs) -> None:
+    length = ("--epochs", epochs)
     out, whole = place / "out.safetensors", place / "whole.safetensors"
     folder = place / "out.safetensors.run"
     generator = random.Random(0)
-    for attempt in range(3):
+    for attempt in range(kills):
         known = _stamp(folder)
-        process = start(place, out, *LONG, *(["--resume"] if attempt else []))
+        process = start(place, out, *length, *(["--resume"] if attempt else []))
         while process.poll() is None and _stamp(folder) == known:
             time.sleep(0.01)
         time.sleep(generator.uniform(0.0, 0.3))
+        assert process.poll() is None, "it ended before it could be killed"
         process.kill()
         process.communicate()
+        assert not out.exists()
     eventually(lambda: not _held(folder))
-    refused = finished(start(place, out, *LONG))
+    refused = finished(start(place, out, *length))
     assert refused[0] == 2
     assert "holds an unfinished training" in refused[2]
-    status, text, err = finished(start(place, out, *LONG, "--resume"))
+    status, text, err = finished(start(place, out, *length, "--resume"))
 
     assert status == 0, err + text
-    assert finished(start(place, whole, *LONG))[0] == 0
+    assert finished(start(place, whole, *length))[0] == 0
     assert equal(out, whole)
     assert not folder.exists()
 
