@@ -14,6 +14,7 @@ from vgaudit.cli import INTERRUPTED, PIPE_CLOSED, TERMINATED, app
 from vgaudit.cli.boundary import INTERNAL
 from vgaudit.explain import manual
 from vgaudit.judge import EXIT_FAIL, EXIT_INCONCLUSIVE
+from vgaudit.reports import treatments
 from vgaudit.rules import RULES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +29,12 @@ SECOND = 'python -m pip install -e ".[dev]" && python -m pytest'
 def test_rules_page_is_fresh() -> None:
     """Else: ``python -m vgaudit.explain > docs/rules.md``."""
     assert manual() == (ROOT / "docs/rules.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_treatments_is_made_from_the_treatments() -> None:
+    """Else: ``python -m vgaudit.reports.treatments > docs/treatments.md``."""
+    written = (ROOT / "docs/treatments.md").read_text(encoding="utf-8")
+    assert treatments.manual() == written
 
 
 @pytest.mark.parametrize("command", [FIRST, SECOND])

@@ -1,13 +1,17 @@
-"""The manual pages of the treatments, for ``vgaudit explain ar`` and the like."""
+"""The manual pages of the treatments, for ``vgaudit explain ar`` and the like.
+
+``python -m vgaudit.reports.treatments > docs/treatments.md`` writes all of them.
+"""
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from dataclasses import dataclass, fields
 
 from vgaudit.conversion import Treatment
 
-__all__ = ["PAGES", "Page", "page"]
+__all__ = ["PAGES", "Page", "manual", "page"]
 
 WIDTH = 80
 
@@ -127,6 +131,28 @@ def page(name: Treatment) -> str:
     return "\n".join(parts)
 
 
+def manual() -> str:
+    """Returns the pages of all treatments as Markdown."""
+    parts = [
+        "# Treatments\n\nWhat `vgaudit convert MODEL --to TREATMENT` does; "
+        "`vgaudit explain TREATMENT` shows the same. Made from the source by "
+        "`python -m vgaudit.reports.treatments > docs/treatments.md`.\n"
+    ]
+    for name, found in PAGES.items():
+        parts.append(f"## {name}\n\n{_literal(found.summary)}\n")
+        parts += [
+            f"**{_HEADINGS[field.name]}**\n\n{_literal(getattr(found, field.name))}\n"
+            for field in fields(found)
+            if field.name in _HEADINGS
+        ]
+    return "\n".join(parts)
+
+
+def _literal(text: str) -> str:
+    """Returns text in which Markdown sees no marks: |z| and * stay what they are."""
+    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
 def _filled(text: str) -> str:
     """Returns paragraphs that fit a terminal."""
     return "\n\n".join(
@@ -139,3 +165,8 @@ def _filled(text: str) -> str:
         )
         for paragraph in text.split("\n\n")
     )
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    sys.stdout.write(manual())
