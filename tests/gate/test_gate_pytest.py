@@ -57,7 +57,12 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
+            # Where vgaudit is installed, its entry point would load it once more.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         timeout=120,
         check=False,
     )
