@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -53,6 +54,22 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Outcome(int(stop.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the worker's tasks in this process: torch is loaded once for all tests."""
+    from vgaudit import worker
+    from vgaudit.cli import process
+    from vgaudit.plain import to_json, to_plain
+
+    def run(task, job, *, limits, watcher, ending=None):
+        record = json.loads(to_json(job))
+        parent = worker.Parent(lambda _kind, phase: watcher.phase(phase))
+        result = worker.TASKS[task](record, parent)
+        return json.loads(to_json(to_plain(result)))
+
+    monkeypatch.setattr(process, "run", run)
 
 
 @pytest.fixture

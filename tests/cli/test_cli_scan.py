@@ -9,31 +9,16 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from vgaudit import worker
 from vgaudit.cli import process
 from vgaudit.cli.progress import Phases
 from vgaudit.errors import VgauditError
 from vgaudit.job import ScanJob
-from vgaudit.plain import to_json, to_plain
 from vgaudit.reports.json import parse, schema
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "fixtures"
 MODELS = FIXTURES / "models.py"
 SCHEMA = jsonschema.Draft202012Validator(json.loads(schema()))
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the worker's task in this process: torch is loaded once for all tests."""
-
-    def run(task, job, *, limits, watcher, ending=None):
-        record = json.loads(to_json(job))
-        parent = worker.Parent(lambda _kind, phase: watcher.phase(phase))
-        result = worker.TASKS[task](record, parent)
-        return json.loads(to_json(to_plain(result)))
-
-    monkeypatch.setattr(process, "run", run)
 
 
 def file(tmp_path: Path, text: str) -> str:

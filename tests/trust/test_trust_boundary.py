@@ -14,10 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from vgaudit import worker
-from vgaudit.cli import process
 from vgaudit.cli.app import COMMANDS
-from vgaudit.plain import to_json, to_plain
 from vgaudit.reports.json import schema
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(schema()))
@@ -163,18 +160,6 @@ WRONG: dict[str, list[tuple[str, int]]] = {
 KNOWN = {command.__name__ for command in COMMANDS} | {"baseline"}
 LINES = [line for name, lines in WRONG.items() if name in KNOWN for line in lines]
 SPEAK_JSON = ("scan", "convert", "retrain", "compare", "check", "gate", "inspect")
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the worker's task in this process: torch is loaded once for all tests."""
-
-    def run(task, job, *, limits, watcher, ending=None):
-        record = json.loads(to_json(job))
-        parent = worker.Parent(lambda _kind, phase: watcher.phase(phase))
-        return json.loads(to_json(to_plain(worker.TASKS[task](record, parent))))
-
-    monkeypatch.setattr(process, "run", run)
 
 
 @pytest.fixture

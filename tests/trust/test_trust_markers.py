@@ -18,9 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from tests.loading import test_loading_exported as exported
-from vgaudit import worker
-from vgaudit.cli import process
-from vgaudit.plain import to_json, to_plain
 
 NETS = """
 from torch import nn
@@ -193,18 +190,6 @@ PLACES: dict[str, Callable[[Path, Path], list[str]]] = {
     "shard": in_a_shard,
 }
 DATA_PLACES = ("pickle in npz", "pickle in npy", "pickle in data")
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the worker's task in this process: torch is loaded once for all tests."""
-
-    def run(task, job, *, limits, watcher, ending=None):
-        record = json.loads(to_json(job))
-        parent = worker.Parent(lambda _kind, phase: watcher.phase(phase))
-        return json.loads(to_json(to_plain(worker.TASKS[task](record, parent))))
-
-    monkeypatch.setattr(process, "run", run)
 
 
 @pytest.mark.usefixtures("here")
