@@ -15,6 +15,9 @@ import torch
 
 import vgaudit
 from tests.trust import seeds
+from vgaudit.training.output import write
+from vgaudit.treatments import Origin, save
+from vgaudit.treatments.recipe import beside, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
@@ -119,6 +122,32 @@ def test_between_any_two_steps_of_a_saving(stop: int, tmp_path, monkeypatch) -> 
         vgaudit.save(new, path, force=True)
     monkeypatch.undo()
     assert torch.equal(weights(path), after)
+
+
+def test_what_is_trained_after_a_kill_says_what_was_converted(
+    tmp_path, monkeypatch
+) -> None:
+    """Killed between recipe and weights, the old weights keep the old edits."""
+    torch.manual_seed(0)
+    data = torch.randn(32, 3)
+    old, new = (
+        vgaudit.convert(seeds.net(), to="ar", limit=limit, data=data, compare=False)
+        for limit in (2.0, 7.0)
+    )
+    path, later = tmp_path / "out.safetensors", tmp_path / "later.safetensors"
+    save(old.model, path, origin=Origin(edits=old.edits))
+    with monkeypatch.context() as patched:
+        patched.setattr("vgaudit.treatments.writing.os", Dying(3))
+        with pytest.raises(Killed):
+            save(new.model, path, origin=Origin(edits=new.edits), force=True)
+    assert parse(beside(path)).previous is not None
+
+    model = vgaudit.load(path, arch=seeds.net)
+    write(model, later, origin=Origin(spec=str(path)), force=False)
+
+    changes = [edit.change for edit in parse(beside(later)).edits]
+    assert changes == [edit.change for edit in old.edits]
+    assert changes != [edit.change for edit in new.edits]
 
 
 class Killed(BaseException):

@@ -16,7 +16,7 @@ from vgaudit.plain import visible
 from vgaudit.treatments import Origin, save
 from vgaudit.treatments import recipe as recipes
 from vgaudit.treatments.steps import steps_of
-from vgaudit.treatments.writing import check_target, replacing
+from vgaudit.treatments.writing import check_target, replacing, tensors_of
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -44,7 +44,7 @@ def write(
         files = save(model, path, origin=kept, force=force, check=_checks(model))
         return tuple(str(file) for file in files)
     check_target(path, force=force)
-    tensors = {name: _own(tensor) for name, tensor in _stored(model).items()}
+    tensors = {name: _own(tensor) for name, tensor in tensors_of(model).items()}
     with replacing(path) as part:
         save_file(tensors, part, metadata={"format": "pt"})
         _compare(part, tensors)
@@ -56,20 +56,7 @@ def _edits(origin: Origin) -> tuple[Edit, ...]:
     beside = recipes.beside(Path(origin.spec)) if origin.spec else None
     if origin.edits or beside is None or not beside.is_file():
         return origin.edits
-    return recipes.parse(beside).edits
-
-
-def _stored(model: nn.Module) -> dict[str, Tensor]:
-    found = {}
-    for key, value in model.state_dict().items():
-        if not isinstance(value, Tensor):
-            raise CannotWrite(
-                f"{visible(key)} is a {type(value).__name__}, which safetensors "
-                "cannot hold",
-                hint="give a name that ends in .pt, for the whole module",
-            )
-        found[key] = value
-    return found
+    return recipes.of(Path(origin.spec)).edits
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -79,7 +66,7 @@ def _own(tensor: Tensor) -> Tensor:
 
 def _checks(model: nn.Module) -> Callable[[Path], None]:
     def check(part: Path) -> None:
-        wanted = {name: _own(tensor) for name, tensor in _stored(model).items()}
+        wanted = {name: _own(tensor) for name, tensor in tensors_of(model).items()}
         _compare(part, wanted, some=True)
 
     return check

@@ -221,13 +221,7 @@ def stored(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[tuple[object, ...], str] = {}
-    for key, value in model.state_dict().items():
-        if not isinstance(value, Tensor):
-            raise CannotWrite(
-                f"{visible(key)} is a {type(value).__name__}, which safetensors "
-                "cannot hold",
-                hint="give a name that ends in .pt, for the whole module",
-            )
+    for key, value in tensors_of(model).items():
         same = (value.device, value.data_ptr(), value.shape, value.stride())
         if value.numel() and same in first:
             aliases[key] = first[same]
@@ -235,6 +229,24 @@ def stored(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
         first[same] = key
         tensors[key] = value.detach().cpu().contiguous().clone()
     return tensors, aliases
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the state_dict, as it is where it holds tensors only.
+
+    Raises:
+        CannotWrite: it holds something else.
+    """
+    found: dict[str, Tensor] = {}
+    for key, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise CannotWrite(
+                f"{visible(key)} is a {type(value).__name__}, which safetensors "
+                "cannot hold",
+                hint="give a name that ends in .pt, for the whole module",
+            )
+        found[key] = value
+    return found
 
 
 def _check_space(path: Path, tensors: dict[str, Tensor]) -> None:
