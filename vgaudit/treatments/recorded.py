@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from vgaudit.data.batch import Batch
-from vgaudit.errors import CannotRun
 from vgaudit.probe import activations, provenance, units
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.recording import Site
 from vgaudit.probe.run import shrink
 from vgaudit.probe.state import Twin, eager, prepare_mode, untouched
 from vgaudit.probe.tensors import cast, tensors_in
+from vgaudit.treatments.running import call_with
 
 _SAMPLES = 8
 _DEEP = 12
@@ -113,15 +113,8 @@ def record(model: nn.Module, batch: Batch) -> fx.Graph:
     with untouched(model), eager(model), twin.standing_in(model):
         prepare_mode(model, "train")
         recorder.enter(args, kwargs)
-        try:
-            with torch.enable_grad(), recorder:
-                value = model(*args, **kwargs)
-        except Exception as error:
-            text = str(error).splitlines()[0] if str(error) else ""
-            raise CannotRun(
-                f"the model fails on its data: {type(error).__name__}: {text}",
-                hint="check the shape of the inputs; `vgaudit scan` names the layer",
-            ) from error
+        with torch.enable_grad(), recorder:
+            value = call_with(model, args, kwargs)
     recorder.leave(value)
     return recorder.graph
 

@@ -43,6 +43,15 @@ def call(model: nn.Module, batch: Batch) -> Any:
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     args, kwargs = cast((batch.args, batch.kwargs), device=device, dtype=None)
+    return call_with(model, args, kwargs)
+
+
+def call_with(model: nn.Module, args: Any, kwargs: Any) -> Any:
+    """Returns what the model makes of arguments that are where it is.
+
+    Raises:
+        CannotRun: the model fails.
+    """
     try:
         return model(*args, **kwargs)
     except Stop:

@@ -21,7 +21,7 @@ from torch.autograd.graph import Node
 from torch.nn import functional
 
 from vgaudit.data.batch import Batch
-from vgaudit.errors import CannotRewrite, CannotRun
+from vgaudit.errors import CannotRewrite
 from vgaudit.probe import graph as graphs
 from vgaudit.probe import operations, provenance
 from vgaudit.probe.capture import Recorder
@@ -30,6 +30,7 @@ from vgaudit.probe.run import shrink
 from vgaudit.probe.state import Twin, eager, prepare_mode, untouched, unwrap
 from vgaudit.probe.tensors import cast, differentiable
 from vgaudit.training.rai.splice import Spot, is_value
+from vgaudit.treatments.running import call_with
 
 Place = Literal["pre", "post"]
 
@@ -187,13 +188,7 @@ def _record(
         provenance.mark((args, kwargs))
         try:
             with torch.enable_grad(), recorder:
-                value = model(*args, **kwargs)
-        except Exception as error:
-            text = str(error).splitlines()[0] if str(error) else ""
-            raise CannotRun(
-                f"the model fails on its data: {type(error).__name__}: {text}",
-                hint="check the shape of the inputs; `vgaudit scan` names the layer",
-            ) from error
+                value = call_with(model, args, kwargs)
         finally:
             provenance.unmark((args, kwargs))
         return recorder, names, list(differentiable(value))
