@@ -24,9 +24,9 @@ from vgaudit.training.options import check
 from vgaudit.training.output import check_output, write
 from vgaudit.training.signals import asked_to_stop
 from vgaudit.training.task import Finished, Task, train
-from vgaudit.treatments import Origin, open_model
+from vgaudit.treatments import open_model
 from vgaudit.treatments.copying import copied
-from vgaudit.treatments.proof import architecture_of
+from vgaudit.treatments.proof import origin_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,13 +164,7 @@ def _written(
     if job.output is None or done.retraining.early:
         return done.retraining
     listener.say("writing")
-    origin = Origin(
-        spec=job.scan.spec,
-        sha256=loaded.target.sha256,
-        architecture=architecture_of(job.scan, loaded.target),
-        model_args=tuple(job.scan.load.model_args.items()),
-        command=job.command,
-    )
+    origin = origin_of(job.scan, loaded.target, command=job.command)
     path = Path(job.output)
     files = write(done.model.cpu(), path, origin=origin, force=job.force)
     return dataclasses.replace(done.retraining, written=files)

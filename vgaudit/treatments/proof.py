@@ -158,13 +158,8 @@ def _write(
     job: ConvertJob, target: Target, treated: Treated, batches: Sequence[Batch]
 ) -> tuple[str, ...]:
     assert job.output is not None
-    load = job.scan.load
-    origin = writing.Origin(
-        spec=job.scan.spec,
-        sha256=target.sha256,
-        architecture=architecture_of(job.scan, target),
-        model_args=tuple(load.model_args.items()),
-        command=job.command,
+    origin = replace(
+        origin_of(job.scan, target, command=job.command),
         edits=treated.edits,
         max_abs_diff=treated.max_abs_diff,
     )
@@ -177,7 +172,24 @@ def _write(
     return tuple(str(file) for file in files)
 
 
-def architecture_of(scan: ScanJob, target: Target) -> str:
+def origin_of(scan: ScanJob, target: Target, *, command: str) -> writing.Origin:
+    """Returns where a written model comes from, for its recipe.
+
+    Args:
+        scan: how the model was opened.
+        target: what is known of it.
+        command: what was typed.
+    """
+    return writing.Origin(
+        spec=scan.spec,
+        sha256=target.sha256,
+        architecture=_architecture_of(scan, target),
+        model_args=tuple(scan.load.model_args.items()),
+        command=command,
+    )
+
+
+def _architecture_of(scan: ScanJob, target: Target) -> str:
     """Returns the spec that builds a model's architecture without its weights."""
     if scan.load.arch:
         return scan.load.arch
