@@ -2,9 +2,10 @@
 
     python benchmarks/detection/grid.py
 
-``suite.json`` is what limits are fitted on. ``fresh.json`` was written once, after
-all else was settled, and is what rates are reported on: the same kinds of models with
-other depths, widths, lags and initial weights.
+``suite.json`` is what limits are fitted on, together with ``fresh.json``, a draw
+whose results have been looked at. ``unseen.json`` is the next draw, which rates are
+reported on: the same kinds of models with other depths, widths, lags and initial
+weights, scanned for the first time after all limits were frozen.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
 
@@ -22,22 +23,41 @@ if __package__ in (None, ""):
 
 from benchmarks.detection.build import Spec
 
-SUITE = Path(__file__).with_name("suite.json")
-FRESH = Path(__file__).with_name("fresh.json")
-DRAWN, DRAW = 150, 20_261_121
-PREFIX = "fresh-"
 SMOOTH = ("sigmoid", "tanh", "relu")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A random sample of the grid, with other sizes and initial weights.
+
+    Attributes:
+        prefix: of the names of its models, so that no name stands in two suites.
+        models: how many, without repetition.
+        seed: of the sample.
+        first: seed of the first model's weights; the others count on from it.
+    """
+
+    prefix: str
+    models: int
+    seed: int
+    first: int
+
+
+FRESH = Draw(prefix="fresh-", models=150, seed=20_261_121, first=100)
+UNSEEN = Draw(prefix="unseen-", models=400, seed=20_261_122, first=1_000)
+HERE = Path(__file__).parent
+FILES = tuple(HERE / f"{name}.json" for name in ("suite", "fresh", "unseen"))
+
+
 def load() -> list[Spec]:
-    """Returns the specs of both suites."""
-    texts = (path.read_text() for path in (SUITE, FRESH) if path.exists())
+    """Returns the specs of all suites."""
+    texts = (path.read_text() for path in FILES)
     return [Spec(**row) for text in texts for row in json.loads(text)["models"]]
 
 
 def half(name: str) -> str:
-    """Returns ``fit`` or, for the fresh models, ``report``."""
-    return "report" if name.startswith(PREFIX) else "fit"
+    """Returns ``fit`` or, for the models that nothing was fitted on, ``report``."""
+    return "report" if name.startswith(UNSEEN.prefix) else "fit"
 
 
 def grid() -> Iterator[dict[str, object]]:
@@ -172,10 +192,10 @@ def _further_sequences() -> Iterator[dict[str, object]]:
         yield _row("unrolled", 1, 32, task=f"recall:{lag}", init="he")
 
 
-def fresh() -> Iterator[dict[str, object]]:
+def drawn(plan: Draw) -> Iterator[dict[str, object]]:
     """Yields models drawn from the grid, each with another size and seed."""
-    draw = random.Random(DRAW)
-    for number, row in enumerate(draw.sample(list(grid()), DRAWN)):
+    draw = random.Random(plan.seed)
+    for number, row in enumerate(draw.sample(list(grid()), plan.models)):
         deeper, wider = draw.choice((-1, 0, 1, 2)), draw.choice((0.75, 1.0, 1.5))
         later = draw.choice((-1, 1, 3))
         kind, _, lag = str(row["task"]).partition(":")
@@ -188,10 +208,10 @@ def fresh() -> Iterator[dict[str, object]]:
             "task": f"{kind}:{max(int(lag) + later, 2)}" if lag else kind,
             "depth": min(depth, limit),
             "width": 2 * round(int(str(row["width"])) * wider / 2),
-            "seed": 100 + number,
+            "seed": plan.first + number,
         }
         name = named(changed)["name"]
-        yield {**changed, "name": f"{PREFIX}{name}"}
+        yield {**changed, "name": f"{plan.prefix}{name}"}
 
 
 def _row(family: str, depth: int, width: int, **rest: object) -> dict[str, object]:
@@ -213,9 +233,10 @@ def named(row: dict[str, object]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Writes both files anew."""
-    _write(SUITE, [Spec(**named(row)) for row in grid()])  # type: ignore[arg-type]
-    _write(FRESH, [Spec(**row) for row in fresh()])  # type: ignore[arg-type]
+    """Writes all files anew."""
+    suites = map(named, grid()), drawn(FRESH), drawn(UNSEEN)
+    for file, rows in zip(FILES, suites, strict=True):
+        _write(file, [Spec(**row) for row in rows])  # type: ignore[arg-type]
 
 
 def _write(file: Path, specs: list[Spec]) -> None:

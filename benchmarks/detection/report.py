@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from benchmarks.detection import score
-from benchmarks.detection.grid import PREFIX
+from benchmarks.detection.grid import UNSEEN
 from benchmarks.detection.score import GROUPS, Judge, Row, Tally, wilson
 
 KINDS = ("sgd", "adam")
@@ -177,7 +177,7 @@ def _families(rows: Sequence[Row], judge: Judge) -> str:
     def body() -> Iterator[Sequence[str]]:
         families: dict[str, list[Row]] = {}
         for row in rows:
-            name = row["name"].removeprefix(PREFIX)
+            name = row["name"].removeprefix(UNSEEN.prefix)
             families.setdefault(name.partition("-")[0], []).append(row)
         for family, mine in families.items():
             counts = [score.tally(mine, k, "any", judge) for k in KINDS]

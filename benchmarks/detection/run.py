@@ -1,11 +1,12 @@
-"""Labels the suite, scans it, runs the peers on it, and prints the table.
+"""Labels the suites, scans them, runs the peers on them, and prints the table.
 
-    python benchmarks/detection/run.py [--limit N] [--resume FILE] [--workers N]
+    python benchmarks/detection/run.py [--part fit] [--resume FILE] [--workers N]
 
 Results go to a file of JSON lines, one a model, as they come; a run that was
 stopped goes on from it. Progress is on stderr, the table on stdout. Labels do not
-depend on vgaudit: where a rule or the probe has changed, ``--rescan`` keeps them
-and takes only our own side anew.
+depend on vgaudit: ``--labels`` makes them and the peers' verdicts alone, so that
+models can be labelled before limits are frozen and scanned after; ``--rescan`` keeps
+them where a rule or the probe has changed, and takes only our own side anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import multiprocessing
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,11 +33,12 @@ from benchmarks.detection.observe import Observer
 from benchmarks.detection.peers import PEERS
 from benchmarks.detection.report import render
 
+Row = dict[str, object]
 RESULTS = Path(__file__).with_name("results.jsonl")
 
 
-def examine(spec: Spec) -> dict[str, object]:
-    """Returns everything about one model, as plain data."""
+def labelled(spec: Spec) -> Row:
+    """Returns the oracle's and the peers' verdicts on one model, as plain data."""
     torch.set_num_threads(1)
     started = time.process_time()
     labels: dict[str, dict[str, object]] = {}
@@ -53,7 +55,6 @@ def examine(spec: Spec) -> dict[str, object]:
         "spec": _digest(spec),
         "half": half(spec.name),
         "oracle": labels,
-        **scan(spec),
         "peers": flags,
         "seconds": round(time.process_time() - started, 1),
     }
@@ -68,55 +69,65 @@ def _brief(
     return {group: names and names[:kept] for group, names in raised.items()}
 
 
-def scan(spec: Spec) -> dict[str, object]:
+def scan(spec: Spec) -> Row:
     """Returns our own side alone."""
     torch.set_num_threads(1)
     return {"ours": measure.ours(spec), "with_loss": measure.disguised(spec)}
 
 
-def rescan(specs: Sequence[Spec], file: Path, workers: int) -> None:
-    """Replaces our own side in the results of the specs, and keeps the labels."""
-    rows = {str(row["name"]): row for row in _stored(file)}
-    known = [spec for spec in specs if spec.name in rows]
+def scanned(
+    rows: Sequence[Row], specs: Sequence[Spec], file: Path, workers: int
+) -> None:
+    """Adds our own side to rows of the file, and writes them at the end."""
+    stored = {str(row["name"]): row for row in _stored(file)}
+    names = {str(row["name"]) for row in rows}
+    wanted = [spec for spec in specs if spec.name in names]
+    for spec, ours in zip(wanted, _each(scan, wanted, workers), strict=True):
+        stored[spec.name].update(ours)
+    whole = file.with_suffix(".new")
+    whole.write_text("".join(_line(row) + "\n" for row in stored.values()))
+    whole.replace(file)
+
+
+def _each(
+    work: Callable[[Spec], Row], specs: Sequence[Spec], workers: int
+) -> Iterator[Row]:
+    """Yields what is made of each spec, in order, and shows the progress."""
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers) as pool:
-        for count, (spec, ours) in enumerate(
-            zip(known, pool.imap(scan, known), strict=True), 1
-        ):
-            rows[spec.name].update(ours)
-            _progress(count, len(known), spec.name, started)
-    whole = file.with_suffix(".new")
-    whole.write_text("".join(_line(row) + "\n" for row in rows.values()))
-    whole.replace(file)
+        for count, row in enumerate(pool.imap(work, specs), 1):
+            yield row
+            _progress(count, len(specs), specs[count - 1].name, started)
 
 
 def _digest(spec: Spec) -> int:
     return zlib.crc32(json.dumps(asdict(spec), sort_keys=True).encode())
 
 
-def collect(specs: Sequence[Spec], file: Path, workers: int) -> list[dict[str, object]]:
-    """Returns the results of all specs; those that the file holds are not made anew."""
-    wanted = {spec.name: _digest(spec) for spec in specs}
-    rows = [row for row in _stored(file) if wanted.get(str(row["name"])) == row["spec"]]
-    for row in rows:
-        row["half"] = half(str(row["name"]))
-    done = {row["name"] for row in rows}
+def collect(specs: Sequence[Spec], file: Path, workers: int) -> list[Row]:
+    """Returns the rows of all specs; labels that the file holds are not made anew."""
     # In the order of their digests, so that a part of a run is a fair sample.
-    left = sorted((s for s in specs if s.name not in done), key=_digest)
-    started = time.monotonic()
-    context = multiprocessing.get_context("spawn")
-    with file.open("a") as out, context.Pool(workers) as pool:
-        for count, row in enumerate(pool.imap_unordered(examine, left), 1):
+    left = sorted((s for s in specs if s.name not in _known(specs, file)), key=_digest)
+    with file.open("a") as out:
+        for row in _each(labelled, left, workers):
             out.write(_line(row) + "\n")
             out.flush()
-            rows.append(row)
-            _progress(count, len(left), str(row["name"]), started)
-    order = {name: i for i, name in enumerate(wanted)}
-    return sorted(rows, key=lambda row: order[str(row["name"])])
+    rows = _known(specs, file)
+    return [rows[spec.name] for spec in specs]
 
 
-def _stored(file: Path) -> list[dict[str, object]]:
+def _known(specs: Sequence[Spec], file: Path) -> dict[str, Row]:
+    """Returns the rows of the file that belong to the specs, by name."""
+    wanted = {spec.name: _digest(spec) for spec in specs}
+    rows = {str(row["name"]): row for row in _stored(file)}
+    known = {n: row for n, row in rows.items() if wanted.get(n) == row["spec"]}
+    for name, row in known.items():
+        row["half"] = half(name)
+    return known
+
+
+def _stored(file: Path) -> list[Row]:
     if not file.exists():
         return []
     rows = []
@@ -150,19 +161,22 @@ def _progress(count: int, total: int, name: str, started: float) -> None:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=("fit", "report"), help="only these models")
     parser.add_argument("--limit", type=int, help="only so many models, evenly spread")
     parser.add_argument("--resume", type=Path, default=RESULTS, help="results file")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--labels", action="store_true", help="no scan, no table")
     parser.add_argument("--rescan", action="store_true", help="labels are kept")
     options = parser.parse_args()
-    specs = load()
+    specs = [s for s in load() if options.part in (None, half(s.name))]
     if options.limit:
         specs = specs[:: max(1, len(specs) // options.limit)][: options.limit]
     started = time.monotonic()
-    if options.rescan:
-        rescan(specs, options.resume, options.workers)
     rows = collect(specs, options.resume, options.workers)
-    sys.stdout.write(render(rows))
+    if not options.labels:
+        missing = [r for r in rows if options.rescan or "ours" not in r]
+        scanned(missing, specs, options.resume, options.workers)
+        sys.stdout.write(render(collect(specs, options.resume, options.workers)))
     sys.stderr.write(f"{time.monotonic() - started:.0f} s in all\n")
 
 
