@@ -9,7 +9,7 @@ from torch import nn
 from tests.training_rai.nets import BCE, chain, moons
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRewrite
-from vgaudit.probe.run import shrink
+from vgaudit.probe.passes import shrink
 from vgaudit.training.rai import Relaxation, find_cuts
 from vgaudit.training.rai.minibatch import Inference, TargetTable
 

@@ -17,7 +17,7 @@ from tests.training_rai.nets import (
 )
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig
-from vgaudit.probe.run import shrink
+from vgaudit.probe.passes import shrink
 from vgaudit.training.rai import Hidden, Relaxation, find_cuts
 from vgaudit.training.rai.chain import Chain, read_form
 from vgaudit.training.rai.gate import Gate

@@ -26,6 +26,7 @@ from vgaudit.probe import activations, fused, state, units
 from vgaudit.probe.activations import Activation, Slope, by_autograd_of
 from vgaudit.probe.callsite import caller
 from vgaudit.probe.dropout import without_dropout
+from vgaudit.probe.histograms import histogram
 from vgaudit.probe.naming import name_of
 from vgaudit.probe.observe import observe
 from vgaudit.probe.provenance import Provenance
@@ -45,6 +46,7 @@ class Recorder(TorchFunctionMode):
             the backward pass (activation checkpointing).
         only: ``watch`` leaves dropout as it is; ``structure`` lists activations
             without measuring them.
+        histograms: take one of the inputs of every activation.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Recorder(TorchFunctionMode):
         habits: Habits | None = None,
         on_recompute: Callable[[str, Node], None] | None = None,
         only: Literal["", "watch", "structure"] = "",
+        histograms: bool = False,
     ) -> None:
         super().__init__()
         self.recording = Recording()
@@ -63,6 +66,7 @@ class Recorder(TorchFunctionMode):
         self.samples = samples
         self._dropout_off = only != "watch"
         self._statistics = only != "structure"
+        self._histograms = histograms
         self._structure = habits is None
         self._replays = habits is None and only == ""
         self._on_recompute = on_recompute
@@ -282,6 +286,9 @@ class Recorder(TorchFunctionMode):
                     samples=self.samples,
                 )
             )
+            if self._histograms:
+                taken = histogram(activation, z, form(z, out))
+                self.recording.histograms[site.key] = taken
 
     def _site(self, path: str, kind: str, node: Node | None, *, own: bool) -> Site:
         count = self._counts[path, kind]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Size, dtype
 from torch.autograd.graph import Node
 
-from vgaudit.flow import Source
+from vgaudit.flow import Histogram, Source
 from vgaudit.probe.activations import Activation
 from vgaudit.probe.lags import Lags
 from vgaudit.probe.observe import Observation
@@ -81,6 +81,7 @@ class Recording:
     Attributes:
         sites: activation calls by key, in order.
         observations: their statistics, still on the device.
+        histograms: of their inputs, by key, where asked for.
         unmeasured: place → why it could not be measured.
         calls: node → the call that made it (structure pass).
         latest: the last node that was made (structure pass).
@@ -95,6 +96,7 @@ class Recording:
 
     sites: dict[str, Site] = field(default_factory=dict)
     observations: list[Observation] = field(default_factory=list)
+    histograms: dict[str, Histogram] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
     calls: dict[Node, Call] = field(default_factory=dict)
     latest: Node | None = None

@@ -85,7 +85,8 @@ def measure(
         batch: what to run.
         number: of the batch, for its random numbers.
         known: blueprints of the graphs seen before.
-        zeros: count the exact zeros of the parameters' gradients.
+        zeros: it is the first batch: count the exact zeros of the parameters'
+            gradients, and take histograms.
     """
     result = _attempt(setting, batch, number=number, known=known, zeros=zeros)
     if result is None:
@@ -118,6 +119,7 @@ def _attempt(
         samples=batch.size,
         habits=Habits.joined(b.habits for b in known) if known else None,
         on_recompute=recompute,
+        histograms=zeros,
     )
     with torch.enable_grad(), recorder:
         output, loss = forward(setting, batch, recorder)
@@ -149,6 +151,7 @@ def _attempt(
     gates = {row.activation for row in blueprint.rows if row.gate}
     for key, sums in measured.activations.items():
         sums.gate = key in gates
+        sums.histogram = recorder.recording.histograms.get(key)
     measured.parameters = _parameters(twin, zeros=zeros)
     return measured, blueprint
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from vgaudit.flow import ActivationFlow, Moments
+from vgaudit.flow import ActivationFlow, Histogram, Moments
 from vgaudit.probe.activations import Activation
+from vgaudit.probe.histograms import joined
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class ActivationSums:
     alive: Tensor | None = None
     units_known: bool = True
     gate: bool = False
+    histogram: Histogram | None = None
 
     def merge(self, other: ActivationSums) -> None:
         """Adds what ``other`` saw of the same call."""
@@ -75,6 +77,7 @@ class ActivationSums:
         self.slope_max = max(self.slope_max, other.slope_max)
         self.samples += other.samples
         self.gate = self.gate or other.gate
+        self.histogram = joined(self.histogram, other.histogram)
         self._merge_units(other)
 
     def _merge_units(self, other: ActivationSums) -> None:
@@ -110,4 +113,5 @@ class ActivationSums:
             dead_bound=min(1.0, 3.0 / max(self.samples, 1)),
             bounded=self.activation.bounded,
             gate=self.gate,
+            histogram=self.histogram,
         )

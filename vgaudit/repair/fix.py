@@ -24,7 +24,7 @@ from vgaudit.fixing import (
 from vgaudit.flow import GradientFlow
 from vgaudit.judge import Policy, judge
 from vgaudit.probe import probe
-from vgaudit.probe.run import parse_device
+from vgaudit.probe.placing import parse_device
 from vgaudit.repair import candidates, verdict
 from vgaudit.repair.bench import Bench, Length, Made
 from vgaudit.repair.ledger import Finished, Ledger

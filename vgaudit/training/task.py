@@ -18,7 +18,7 @@ from vgaudit.errors import BadConfig, CannotRun
 from vgaudit.flow import Audit, GradientFlow, Target
 from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.probe import probe
-from vgaudit.probe.run import parse_device
+from vgaudit.probe.placing import parse_device
 from vgaudit.probe.state import untouched
 from vgaudit.retraining import Progress, Retraining, RetrainOptions
 from vgaudit.training import methods

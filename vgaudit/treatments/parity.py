@@ -9,7 +9,7 @@ from torch import nn
 from vgaudit.conversion import ConvertOptions, Edit
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRewrite
-from vgaudit.probe.run import shrink
+from vgaudit.probe.passes import shrink
 from vgaudit.treatments import running
 
 _SAMPLES = 8

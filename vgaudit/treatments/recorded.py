@@ -21,8 +21,8 @@ from torch import Tensor, fx, nn
 from vgaudit.data.batch import Batch
 from vgaudit.probe import activations, provenance, units
 from vgaudit.probe.capture import Recorder
+from vgaudit.probe.passes import shrink
 from vgaudit.probe.recording import Site
-from vgaudit.probe.run import shrink
 from vgaudit.probe.state import Twin, eager, prepare_mode, untouched
 from vgaudit.probe.tensors import cast, tensors_in
 from vgaudit.treatments.running import call_with

@@ -24,8 +24,9 @@ from vgaudit.probe.deep.stream import stream
 from vgaudit.probe.deep.theory import Theory
 from vgaudit.probe.forward import Setting, first_line
 from vgaudit.probe.gauges import Gauges
+from vgaudit.probe.passes import finite, shrink
+from vgaudit.probe.placing import parse_device, parse_dtype
 from vgaudit.probe.recording import Habits
-from vgaudit.probe.run import finite, parse_device, parse_dtype, shrink
 from vgaudit.probe.state import Twin
 from vgaudit.probe.step import attach, cotangent
 

@@ -26,7 +26,7 @@ from vgaudit.probe import graph as graphs
 from vgaudit.probe import operations, provenance
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.graph import Graph, Plan
-from vgaudit.probe.run import shrink
+from vgaudit.probe.passes import shrink
 from vgaudit.probe.state import Twin, eager, prepare_mode, untouched, unwrap
 from vgaudit.probe.tensors import cast, differentiable
 from vgaudit.training.rai.splice import Spot, is_value

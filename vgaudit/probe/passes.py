@@ -1,0 +1,190 @@
+"""All batches of a scan in one precision."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from vgaudit.data.batch import Batch, Loss
+from vgaudit.errors import CannotRun, NothingMeasured
+from vgaudit.flow import Blocker
+from vgaudit.job import ProbeOptions
+from vgaudit.probe import blockers
+from vgaudit.probe.assemble import Batches, join
+from vgaudit.probe.blueprint import Blueprint
+from vgaudit.probe.forward import Setting, is_out_of_memory
+from vgaudit.probe.placing import own_dtype, parse_device
+from vgaudit.probe.state import Twin
+from vgaudit.probe.step import Measured, measure
+from vgaudit.probe.tensors import map_tensors, tensors_in
+
+Progress = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What is asked: the same in every precision."""
+
+    model: nn.Module
+    batches: list[Batch]
+    loss: Loss | None
+    options: ProbeOptions
+    say: Progress
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Pass:
+    """All batches in one precision."""
+
+    batches: Batches
+    dtype: torch.dtype
+    blockers: tuple[Blocker, ...]
+    skipped: int
+    notes: list[str]
+
+
+def measure_all(scan: Scan, dtype: torch.dtype | None) -> Pass:
+    """Measures every batch in one type; None for the model's own.
+
+    Raises:
+        CannotRun: forward or backward fail.
+        NothingMeasured: no batch was left to measure.
+    """
+    options = scan.options
+    device = parse_device(options.device)
+    twin = Twin(scan.model, device=device, dtype=dtype, unfreeze=options.unfreeze)
+    setting = Setting(
+        model=scan.model,
+        twin=twin,
+        loss=scan.loss,
+        device=device,
+        dtype=dtype,
+        seed=options.seed,
+        output=options.output,
+    )
+    measuring = _Measuring(setting)
+    skipped = 0
+    with twin.standing_in(scan.model):
+        for number, batch in enumerate(scan.batches):
+            if not finite(batch):
+                skipped += 1
+                continue
+            ending = scan.say(f"batch {number + 1} of {len(scan.batches)}") is True
+            if ending and measuring.measured:
+                break
+            measuring.add(batch, number)
+    if not measuring.measured:
+        raise _nothing(len(scan.batches))
+    joined = measuring.joined()
+    if joined.others:
+        graphs = len(joined.others) + 1
+        measuring.notes.append(
+            f"control flow depends on the data: {graphs} graphs in "
+            f"{len(joined.measured)} batches; the trunk is that of {joined.share}"
+        )
+    own = dtype or own_dtype(scan.model)
+    return Pass(joined, own, measuring.blocked, skipped, measuring.notes)
+
+
+def _nothing(batches: int) -> NothingMeasured:
+    if not batches:
+        return NothingMeasured(
+            "there was no batch to measure",
+            hint="check the data, or measure on synthetic inputs without --data",
+        )
+    return NothingMeasured(
+        f"none of {batches} batches could be measured: all hold NaN or infinite values",
+        hint="check the data, or measure on synthetic inputs without --data",
+    )
+
+
+@dataclass(slots=True)
+class _Measuring:
+    """The batches measured so far, on one twin of the model."""
+
+    setting: Setting
+    known: list[Blueprint] = field(default_factory=list)
+    follows: list[Blueprint] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    blocked: tuple[Blocker, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, batch: Batch, number: int) -> None:
+        """Measures one more batch."""
+        twin, seed = self.setting.twin, self.setting.seed
+        done, blueprint = self._fitting(batch, number)
+        if not self.measured:
+            self.blocked = blockers.find(blueprint, twin, done)
+            if any(blocker.replaced for blocker in self.blocked):
+                blockers.replace(twin, self.blocked, seed)
+                again, blueprint = self._fitting(batch, number)
+                again.called, again.used = done.called, done.used
+                again.recurrences = {**done.recurrences, **again.recurrences}
+                done = again
+        self.measured.append(done)
+        self.follows.append(blueprint)
+
+    def joined(self) -> Batches:
+        """Returns all batches, under the graph that most of them have."""
+        return join(self.setting.twin.weights, self.measured, self.follows)
+
+    def _fitting(self, batch: Batch, number: int) -> tuple[Measured, Blueprint]:
+        """Measures a batch, halved as often as memory demands."""
+        for smaller in _halves(batch):
+            try:
+                done, blueprint = measure(
+                    self.setting,
+                    smaller,
+                    number=number,
+                    known=self.known,
+                    zeros=not self.measured,
+                )
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                continue
+            if smaller.size < batch.size:
+                cut = f"batch {number + 1} cut to {smaller.size} samples"
+                self.notes.append(f"out of memory: {cut}")
+            if not any(blueprint is seen for seen in self.known):
+                self.known.append(blueprint)
+            return done, blueprint
+        raise CannotRun(
+            "out of memory even with one sample",
+            hint="use a smaller input, --device cpu, or a machine with more memory",
+        )
+
+
+def _halves(batch: Batch) -> Iterator[Batch]:
+    size = batch.size
+    yield batch
+    while size > 1:
+        size //= 2
+        yield shrink(batch, size)
+
+
+def shrink(batch: Batch, size: int) -> Batch:
+    """Returns the first ``size`` samples of a batch."""
+
+    def cut(tensor: Tensor) -> Tensor:
+        whole = tensor.dim() > 0 and tensor.shape[0] == batch.size
+        return tensor[:size] if whole else tensor
+
+    args, kwargs, labels = map_tensors((batch.args, batch.kwargs, batch.labels), cut)
+    return dataclasses.replace(
+        batch, args=args, kwargs=kwargs, labels=labels, size=size
+    )
+
+
+def finite(batch: Batch) -> bool:
+    """Tells whether all numbers that a batch feeds are finite."""
+    return all(
+        bool(torch.isfinite(tensor).all())
+        for tensor in tensors_in((batch.args, batch.kwargs))
+        if tensor.is_floating_point() or tensor.is_complex()
+    )
