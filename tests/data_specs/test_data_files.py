@@ -690,6 +690,6 @@ def test_an_unknown_spec_lists_what_is_understood(
 
     assert message == caught.value.message
     assert caught.value.hint == (
-        "understood: imagefolder:DIR, torchvision:MNIST@ROOT, FILE.npz, "
+        "understood: imagefolder:DIR, torchvision:MNIST[/PART]@ROOT, FILE.npz, "
         "FILE.safetensors, FILE.csv, file.py:factory"
     )

@@ -335,22 +335,32 @@ def mnist(tmp_path: Path) -> Path:
     raw.mkdir(parents=True)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6, 28, 28), dtype=np.uint8)
-    for part in ("train", "t10k"):
-        idx(raw / f"{part}-images-idx3-ubyte", images)
+    for part, pixels in (("train", images), ("t10k", 255 - images)):
+        idx(raw / f"{part}-images-idx3-ubyte", pixels)
         idx(raw / f"{part}-labels-idx1-ubyte", np.arange(6, dtype=np.uint8))
     return tmp_path
 
 
-def test_a_torchvision_set_is_read_from_its_root(mnist: Path) -> None:
-    batches = opened(f"torchvision:MNIST@{mnist}", convolution(1), batch_size=6)
+@pytest.mark.parametrize(
+    ("spec", "file", "part"),
+    [
+        ("MNIST", "train", "training"),
+        ("MNIST/train", "train", "train"),
+        ("MNIST/test", "t10k", "test"),
+    ],
+)
+def test_a_torchvision_set_is_read_from_its_root(
+    mnist: Path, spec: str, file: str, part: str
+) -> None:
+    batches = opened(f"torchvision:{spec}@{mnist}", convolution(1), batch_size=6)
     (batch,) = batches
-    raw = (mnist / "MNIST" / "raw" / "train-images-idx3-ubyte").read_bytes()[16:]
+    raw = (mnist / "MNIST" / "raw" / f"{file}-images-idx3-ubyte").read_bytes()[16:]
     pixels = torch.tensor(list(raw)).view(6, 1, 28, 28) / 255
     order = batch.labels
 
     assert torch.allclose((pixels[order] - 0.1307) / 0.3081, batch.args[0], atol=1e-5)
     assert (
-        "training part of MNIST, 6 images",
+        f"{part} part of MNIST, 6 images",
         "pixels scaled to [0, 1], then standardised with the statistics of MNIST "
         "(0.1307±0.3081)",
     ) == batches.facts.notes
@@ -378,6 +388,24 @@ def test_nothing_is_downloaded(tmp_path: Path) -> None:
         "fetch it once: torchvision.datasets.CIFAR10(ROOT, download=True)"
     )
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ("MNIST/valid", "its parts: train, test"),
+        ("SVHN/valid", "Valid values are"),
+        ("EuroSAT/test", "it comes whole"),
+    ],
+)
+def test_a_part_that_a_set_does_not_have(spec: str, hint: str, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", exc_type=Exception)
+    name, _, part = spec.partition("/")
+    with pytest.raises(UnknownSource) as caught:
+        opened(f"torchvision:{spec}@{tmp_path}", convolution(3))
+
+    assert f"{name} has no part '{part}'" == caught.value.message
+    assert hint in caught.value.hint
 
 
 def test_a_broken_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""``torchvision:MNIST@ROOT``: a data set that is on the disk already."""
+"""``torchvision:MNIST[/PART]@ROOT``: a data set that is on the disk already."""
 
 from __future__ import annotations
 
@@ -89,13 +89,16 @@ class TorchvisionImages:
 
 
 def open_set(spec: str, seed: int) -> Content:
-    """Returns the training part of a torchvision data set; nothing is downloaded.
+    """Returns a part of a torchvision data set, training where none is named.
+
+    Nothing is downloaded.
 
     Raises:
-        UnknownSource: no such set.
+        UnknownSource: no such set, or it has no such part.
         CannotLoad: it is not on the disk, or torchvision cannot be imported.
     """
-    name, _, place = spec.removeprefix(PREFIX).partition("@")
+    called, _, place = spec.removeprefix(PREFIX).partition("@")
+    name, _, part = called.partition("/")
     if name not in SETS:
         near = get_close_matches(name, SETS, n=3, cutoff=0.5)
         hint = (
@@ -109,22 +112,45 @@ def open_set(spec: str, seed: int) -> Content:
         )
     kind = _dataset_class(name)
     roots = [Path(place).expanduser()] if place else _usual_roots()
-    settings, statistics = SETS[name]
+    settings, statistics = _settings(name, part), SETS[name][1]
     reasons = []
     for root in roots:
         try:
             dataset = kind(str(root), **settings)
         except (RuntimeError, OSError, ImportError, ValueError) as error:
+            if part and "split" in str(error):
+                raise _no_part(name, part, str(error)) from None
             reasons.append(f"{visible(str(root))} ({_reason(error)})")
             continue
         return Content(
             images=TorchvisionImages(dataset, statistics),
-            notes=(f"training part of {name}, {len(dataset)} images",),
+            notes=(f"{part or 'training'} part of {name}, {len(dataset)} images",),
         )
     raise CannotLoad(
         f"{name} is not in {' or '.join(reasons)}",
-        hint=f"nothing is downloaded; give the folder as torchvision:{name}@ROOT, or "
+        hint=f"nothing is downloaded; give the folder as torchvision:{called}@ROOT, or "
         f"fetch it once: torchvision.datasets.{name}(ROOT, download=True)",
+    )
+
+
+def _settings(name: str, part: str) -> dict[str, Any]:
+    """Returns what opens a part, or the training part, of a set."""
+    settings = SETS[name][0]
+    if not part:
+        return settings
+    if "train" in settings:
+        if part not in ("train", "test"):
+            raise _no_part(name, part, "its parts: train, test")
+        return {**settings, "train": part == "train"}
+    if "split" not in settings:
+        raise _no_part(name, part, "it comes whole")
+    return {**settings, "split": part}
+
+
+def _no_part(name: str, part: str, reason: str) -> UnknownSource:
+    return UnknownSource(
+        f"{name} has no part '{visible(part)}'",
+        hint=f"{visible(reason)}; torchvision:{name}@ROOT is the training part",
     )
 
 
@@ -156,5 +182,5 @@ def _reason(error: Exception) -> str:
 
 
 SOURCE = Source(
-    "torchvision:MNIST@ROOT", lambda spec: spec.startswith(PREFIX), open_set
+    "torchvision:MNIST[/PART]@ROOT", lambda spec: spec.startswith(PREFIX), open_set
 )
