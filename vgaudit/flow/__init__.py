@@ -31,7 +31,7 @@ from vgaudit.flow.exponents import (
     ParameterPrecision,
     UpdateFlow,
 )
-from vgaudit.flow.figures import Interval, Moments
+from vgaudit.flow.figures import Histogram, Interval, Moments
 from vgaudit.flow.layers import ActivationFlow, LayerFlow, ParameterFlow
 from vgaudit.flow.recurrence import GateFlow, RecurrenceFlow
 from vgaudit.flow.static import PlainStretch, StaticFlow, StaticLayer
@@ -59,6 +59,7 @@ __all__ = [
     "FormatLoss",
     "GateFlow",
     "GradientFlow",
+    "Histogram",
     "Interval",
     "JacobianFlow",
     "LayerFlow",

@@ -1,4 +1,4 @@
-"""Figures over batches: an interval, and the moments of a tensor."""
+"""Figures over batches: an interval, moments and the histogram of a tensor."""
 
 from __future__ import annotations
 
@@ -26,3 +26,30 @@ class Moments:
     std: float
     min: float
     max: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """How often the inputs of an activation fall where: every value, counted.
+
+    Bin i is the half-open [start + i·width, start + (i + 1)·width). Widths are powers
+    of two and edges their multiples, so that two histograms are joined exactly.
+
+    Attributes:
+        start: the lowest edge. width: of a bin.
+        counts: values in each bin, from the one of the least value to the one of the
+            largest; empty without a finite value.
+        saturated: those of them with |φ′(z)| < 0.05·``slope_max``.
+        nonfinite: values that are NaN or infinite, in no bin.
+    """
+
+    start: float
+    width: float
+    counts: tuple[int, ...]
+    saturated: tuple[int, ...]
+    nonfinite: int = 0
+
+    @property
+    def values(self) -> int:
+        """All values that were looked at."""
+        return sum(self.counts) + self.nonfinite

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vgaudit.facts import Source
-from vgaudit.flow.figures import Interval, Moments
+from vgaudit.flow.figures import Histogram, Interval, Moments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class ActivationFlow:
         dead_bound: 3 / ``samples``, at most 1.
         bounded: φ has two rails (sigmoid, tanh, …), so it can saturate.
         gate: the output multiplies another tensor (squeeze-excitation, GLU).
+        histogram: of z on the first batch; None where it was not taken.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class ActivationFlow:
     dead_bound: float
     bounded: bool
     gate: bool
+    histogram: Histogram | None = None
 
     @property
     def saturated(self) -> float:

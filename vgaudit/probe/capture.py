@@ -22,7 +22,7 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from vgaudit.probe import activations, fused, state, units
+from vgaudit.probe import activations, fused, hooked, state, units
 from vgaudit.probe.activations import Activation, Slope, by_autograd_of
 from vgaudit.probe.callsite import caller
 from vgaudit.probe.dropout import without_dropout
@@ -46,7 +46,9 @@ class Recorder(TorchFunctionMode):
             the backward pass (activation checkpointing).
         only: ``watch`` leaves dropout as it is; ``structure`` lists activations
             without measuring them.
-        histograms: take one of the inputs of every activation.
+
+    Attributes:
+        histograms: set, to take one of the inputs of every activation.
     """
 
     def __init__(
@@ -57,18 +59,17 @@ class Recorder(TorchFunctionMode):
         habits: Habits | None = None,
         on_recompute: Callable[[str, Node], None] | None = None,
         only: Literal["", "watch", "structure"] = "",
-        histograms: bool = False,
     ) -> None:
         super().__init__()
         self.recording = Recording()
         self.habits = habits or Habits()
         self.backward = False
+        self.histograms = False
         self.samples = samples
         self._dropout_off = only != "watch"
         self._statistics = only != "structure"
-        self._histograms = histograms
         self._structure = habits is None
-        self._replays = habits is None and only == ""
+        self.replays = habits is None and only == ""
         self._on_recompute = on_recompute
         self._root = model
         self.provenance = Provenance(samples)
@@ -286,7 +287,7 @@ class Recorder(TorchFunctionMode):
                     samples=self.samples,
                 )
             )
-            if self._histograms:
+            if self.histograms:
                 taken = histogram(activation, z, form(z, out))
                 self.recording.histograms[site.key] = taken
 
@@ -315,6 +316,7 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], out: Any
     ) -> None:
         made = list(tensors_in(out))
+        hooked.note(self.recording, func, args, made)
         if not made:
             return
         given = [*tensors_in(args), *tensors_in(kwargs)]
@@ -331,9 +333,9 @@ class Recorder(TorchFunctionMode):
                 self.recording.calls[node] = Call(path, name, caller(self._root))
                 if enters:
                     self.recording.entries.append(node)
-        if name in fused.KERNELS and self._replays:
+        if name in fused.KERNELS and self.replays:
             fused.record(self.recording, path, name, args, out)
-        elif name in fused.KERNELS:
+        elif name in fused.KERNELS and not self._statistics:
             self.recording.unmeasured[f"{path or 'the model'}: gates"] = (
                 f"the gates inside the fused {name} kernel; its weights are measured"
             )

@@ -92,6 +92,8 @@ class Recording:
         last_inputs: path → shapes and types of its last inputs, for error messages.
         fused: modules whose fused recurrent kernel was run again step by step.
         recurrences: what that showed, by layer and direction.
+        hooked: nodes with hooks of the user's own → what a further backward pass
+            would do (structure pass).
     """
 
     sites: dict[str, Site] = field(default_factory=dict)
@@ -106,11 +108,13 @@ class Recording:
     last_inputs: dict[str, list[tuple[Size, dtype]]] = field(default_factory=dict)
     fused: set[str] = field(default_factory=set)
     recurrences: dict[str, Lags] = field(default_factory=dict)
+    hooked: dict[Node, str] = field(default_factory=dict)
 
     def forget_graph(self) -> None:
         """Lets go of the autograd graph, which keeps a whole pass in memory."""
         self.calls.clear()
         self.entries.clear()
+        self.hooked.clear()
         self.latest = None
         for site in self.sites.values():
             site.node = site.entry = site.after = None

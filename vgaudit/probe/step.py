@@ -119,8 +119,8 @@ def _attempt(
         samples=batch.size,
         habits=Habits.joined(b.habits for b in known) if known else None,
         on_recompute=recompute,
-        histograms=zeros,
     )
+    recorder.histograms = zeros
     with torch.enable_grad(), recorder:
         output, loss = forward(setting, batch, recorder)
         heads = [loss] if loss is not None and _owns_loss(setting) else output
