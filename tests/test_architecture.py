@@ -22,6 +22,7 @@ WORDS = {
     "flow",
     "job",
     "plain",
+    "ranks",
     "retraining",
     "suite",
     "terms",
@@ -37,7 +38,16 @@ JUDGEMENT = {
     "reports",
     "rules",
 }
-PARTS = {"data", "loading", "nn", "optim", "probe", "training", "treatments"}
+PARTS = {
+    "data",
+    "distributed",
+    "loading",
+    "nn",
+    "optim",
+    "probe",
+    "training",
+    "treatments",
+}
 TORCH = PARTS | {"doctor", "measure", "repair", "worker"}
 
 # What each part may import of vgaudit, beside itself and the words. The package
@@ -49,13 +59,14 @@ ALLOWED: dict[str, set[str]] = {
     "optim": set(),
     "sandbox": set(),
     "data": set(),
-    "loading": set(),
-    "probe": {"data"},
+    "distributed": {"optim"},
+    "loading": {"distributed"},
+    "probe": {"data", "distributed"},
     "treatments": PARTS - {"training"},
     "training": PARTS,
     # Judges the scan that it repairs by, and names findings as the rules do.
     "repair": PARTS | {"judge", "rules"},
-    "measure": {"loading", "data", "probe", "treatments"},
+    "measure": {"loading", "data", "distributed", "probe", "treatments"},
     "doctor": set(),
     "worker": TORCH | {"judge", "sandbox"},
     "boot": {"worker"},

@@ -1,0 +1,161 @@
+"""Which rank failed first, and which has gone without a word.
+
+The store that all ranks met at is written by whoever fails, before the ranks that
+wait for it notice; so all of them can name the cause, and not its echo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import torch.distributed as dist
+
+from vgaudit.errors import CannotRun, VgauditError, from_dict
+from vgaudit.plain import to_json, visible
+from vgaudit.ranks import Ranks
+
+_FAILED = "failed"
+_BEAT = 0.25
+_PATIENCE = 3.0
+# What gloo, NCCL and the store say when somebody else has gone.
+_ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_ECHO_TYPES = (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
+
+
+class Pulse(threading.Thread):
+    """Shows the other ranks that this one lives, by a number that grows.
+
+    Args:
+        store: where all ranks meet.
+        rank: this one.
+    """
+
+    def __init__(self, store: dist.Store, rank: int) -> None:
+        super().__init__(name="vgaudit-pulse", daemon=True)
+        self._store, self._rank = store, rank
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Beats until it is ended, or the store is gone."""
+        with contextlib.suppress(RuntimeError):
+            while not self._ended.wait(_BEAT):
+                self._store.add(_pulse(self._rank), 1)
+
+    def end(self) -> None:
+        """Stops; to be called before the store goes."""
+        self._ended.set()
+        self.join(timeout=2 * _BEAT)
+
+
+def _pulse(rank: int) -> str:
+    return f"pulse/{rank}"
+
+
+def report(store: dist.Store, rank: int, error: BaseException) -> None:
+    """Tells all ranks why this one ends; the first who tells is the cause."""
+    with contextlib.suppress(RuntimeError):
+        store.compare_set(_FAILED, "", f"{rank} {record(error)}")
+
+
+def cause(store: dist.Store, ranks: Ranks, error: Exception) -> Exception:
+    """Returns what to raise on this rank, where ``error`` came up.
+
+    That is the error of whoever failed first. Where ``error`` only says that another
+    rank has gone, and none has told why, it names the rank whose pulse has stopped.
+    """
+    if not is_echo(error):
+        report(store, ranks.rank, error)
+    try:
+        told = _told(store, patient=is_echo(error))
+        if told is None:
+            return _vanished(_silent(store, ranks))
+    except RuntimeError:
+        # The store lives with the first rank, or with the launcher.
+        return _vanished([] if ranks.first else [0])
+    who, found = told
+    same = isinstance(error, VgauditError) and error.message == found.message
+    return error if who == ranks.rank or same else _named(who, found)
+
+
+def agreed(
+    failed: Sequence[tuple[int, str]], ranks: Ranks, error: BaseException | None
+) -> Exception:
+    """Returns what to raise on this rank, where all know of all errors.
+
+    Args:
+        failed: the ranks that failed, each with its ``record``.
+        ranks: the place of this one.
+        error: what came up on this one.
+    """
+    rank, text = failed[0]
+    found = _told_by(text)
+    alike = len(failed) == ranks.size and len({text for _, text in failed}) == 1
+    if isinstance(error, VgauditError) and (alike or rank == ranks.rank):
+        return error
+    return found if alike else _named(rank, found)
+
+
+def _named(rank: int, error: VgauditError) -> VgauditError:
+    """Returns the error with the rank that it came up on."""
+    return type(error)(f"rank {rank} failed: {error.message}", hint=error.hint)
+
+
+def is_echo(error: BaseException) -> bool:
+    """Tells whether an error says no more than that another rank has gone."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, _ECHO_TYPES) or any(e in str(found) for e in _ECHOES):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
+
+
+def record(error: BaseException | None) -> str:
+    """Returns an error as text, empty for none."""
+    if error is None:
+        return ""
+    if not isinstance(error, VgauditError):
+        said = visible(str(error) or "without a message", length=500)
+        error = CannotRun(f"{type(error).__name__}: {said}")
+    return to_json(error.to_dict())
+
+
+def _told_by(text: str) -> VgauditError:
+    return from_dict(json.loads(text))
+
+
+def _told(store: dist.Store, *, patient: bool) -> tuple[int, VgauditError] | None:
+    for _ in _moments(_PATIENCE if patient else 0.0):
+        if store.check([_FAILED]):
+            rank, _, text = store.get(_FAILED).decode().partition(" ")
+            return int(rank), _told_by(text)
+    return None
+
+
+def _moments(seconds: float) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    yield
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        yield
+
+
+def _silent(store: dist.Store, ranks: Ranks) -> list[int]:
+    """Returns the ranks whose pulse has stopped."""
+    others = [other for other in range(ranks.size) if other != ranks.rank]
+    before = {other: store.add(_pulse(other), 0) for other in others}
+    time.sleep(6 * _BEAT)
+    return [other for other in others if store.add(_pulse(other), 0) == before[other]]
+
+
+def _vanished(ranks: list[int]) -> VgauditError:
+    who = ", ".join(map(str, ranks)) or "another"
+    return CannotRun(
+        f"rank {who} failed: its process ended without a word",
+        hint="the system may have killed it for its memory: try a smaller "
+        "--batch-size, or fewer ranks on one machine",
+    )

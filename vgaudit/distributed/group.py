@@ -1,0 +1,200 @@
+"""The processes that ``torchrun`` started, as one group that agrees on its errors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vgaudit.distributed import failure
+from vgaudit.distributed.wire import packed, unpacked
+from vgaudit.errors import BadConfig, CannotRun
+from vgaudit.ranks import Ranks
+
+TIMEOUT = 1800.0
+"""Seconds that a rank waits for another one before it gives up."""
+
+
+class Group:
+    """Some ranks that work on one task.
+
+    All of its methods are collective: every rank calls them, in the same order.
+
+    Args:
+        ranks: the place of this process.
+        store: where the ranks meet beside their collectives.
+    """
+
+    def __init__(self, ranks: Ranks, store: dist.Store) -> None:
+        self.ranks = ranks
+        self._store = store
+        self._settled: Exception | None = None
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        return self.ranks.rank
+
+    @property
+    def size(self) -> int:
+        """The number of processes."""
+        return self.ranks.size
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.ranks.first
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """Returns every rank's value in order, on the first rank; elsewhere None.
+
+        Args:
+            value: plain values and tensors in dicts, lists and tuples.
+
+        Raises:
+            VgauditError: a rank has failed.
+        """
+        found = self.everywhere(value)
+        return found if self.first else None
+
+    def everywhere(self, value: Any) -> list[Any]:
+        """Returns every rank's value in order, on all ranks.
+
+        Args:
+            value: plain values and tensors in dicts, lists and tuples.
+
+        Raises:
+            VgauditError: a rank has failed.
+        """
+        with self.failing():
+            data = packed(value)
+            sizes = torch.zeros(self.size, dtype=torch.int64)
+            sizes[self.rank] = data.numel()
+            dist.all_reduce(sizes)
+            longest = int(sizes.max())
+            padded = torch.zeros(longest, dtype=torch.uint8)
+            padded[: data.numel()] = data
+            parts = [torch.empty_like(padded) for _ in range(self.size)]
+            dist.all_gather(parts, padded)
+            return [
+                unpacked(part[: int(size)])
+                for part, size in zip(parts, sizes, strict=True)
+            ]
+
+    def reduce_sum(self, tensor: Tensor) -> Tensor:
+        """Returns the sum of a tensor over all ranks, on all ranks.
+
+        Raises:
+            VgauditError: a rank has failed.
+        """
+        with self.failing():
+            total = tensor.detach().clone()
+            dist.all_reduce(total)
+            return total
+
+    def agree(self, error: BaseException | None = None) -> None:
+        """Lets all ranks go on, or all end with the error of the first that failed.
+
+        To be called where no rank can be inside of another collective: after work
+        that each rank does alone. Elsewhere ``failing`` ends the run.
+
+        Args:
+            error: what this rank's own work came to.
+
+        Raises:
+            VgauditError: the same on all ranks; it names the rank, where not all
+                came to the same.
+        """
+        records = self.everywhere(failure.record(error))
+        failed = [(rank, text) for rank, text in enumerate(records) if text]
+        if failed:
+            raise self._settle(failure.agreed(failed, self.ranks, error)) from error
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Ends the whole run where the block fails on this rank, or on another.
+
+        For work with collectives inside: whoever waits in one for a rank that has
+        failed is set free when that rank's process ends or leaves the group, and
+        then raises the error of that rank.
+
+        Raises:
+            VgauditError: the error of whoever failed first, with its rank.
+        """
+        try:
+            yield
+        except Exception as error:
+            if error is self._settled:
+                raise
+            found = failure.cause(self._store, self.ranks, error)
+            raise self._settle(found) from (None if found is error else error)
+
+    def _settle(self, error: Exception) -> Exception:
+        """Keeps an error that all ranks know of, so that nobody tells it again."""
+        self._settled = error
+        return error
+
+
+@contextlib.contextmanager
+def joined(
+    ranks: Ranks, device: str = "cpu", *, name: str = "run", timeout: float = TIMEOUT
+) -> Iterator[Group]:
+    """Joins the other ranks, on gloo and for CUDA devices on NCCL, and leaves again.
+
+    At a normal end the ranks wait for each other. An error leaves at once, which
+    sets the others free.
+
+    Args:
+        ranks: the place of this process, as torchrun said it.
+        device: where the task runs; ``cuda`` means the device of the local rank.
+        name: of the task; further groups of the same launch need further names.
+        timeout: seconds to wait for the other ranks.
+
+    Raises:
+        BadConfig: this torch has no torch.distributed, or no such device.
+        CannotRun: the ranks do not find each other, or one of them failed.
+    """
+    kind = torch.device(ranks.device(device))
+    if not dist.is_available():
+        raise BadConfig(
+            "this torch was built without torch.distributed",
+            hint="install a torch that has it, or run without torchrun",
+        )
+    backend = "gloo"
+    if kind.type == "cuda":
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(kind)
+    store = _met(ranks, name, timeout, backend)
+    group = Group(ranks, store)
+    pulse = failure.Pulse(store, ranks.rank)
+    pulse.start()
+    try:
+        with group.failing():
+            yield group
+            dist.barrier()
+    finally:
+        pulse.end()
+        dist.destroy_process_group()
+
+
+def _met(ranks: Ranks, name: str, timeout: float, backend: str) -> dist.Store:
+    wait = timedelta(seconds=timeout)
+    try:
+        store, _, _ = next(
+            iter(dist.rendezvous("env://", ranks.rank, ranks.size, timeout=wait))
+        )
+        own = dist.PrefixStore(f"vgaudit/{name}", store)
+        dist.init_process_group(
+            backend, store=own, rank=ranks.rank, world_size=ranks.size, timeout=wait
+        )
+    except Exception as error:
+        raise CannotRun(
+            f"the {ranks.size} ranks do not find each other: {error}",
+            hint="look at MASTER_ADDR and MASTER_PORT, and that every rank was started",
+        ) from error
+    return own
