@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from vgaudit.cli import groups as g
 from vgaudit.cli import options as o
 from vgaudit.cli import project_options as p
+from vgaudit.cli.grouping import grouped
 
 
+@grouped
 def check(
     ctx: typer.Context,
     targets: Annotated[
@@ -20,6 +23,7 @@ def check(
             show_default=False,
         ),
     ] = None,
+    *,
     config: p.ConfigOption = None,
     preset: p.PresetOption = None,
     baseline: p.BaselineOption = None,
@@ -31,26 +35,12 @@ def check(
     static: o.Static = False,
     timeout: o.Timeout = 1800.0,
     max_memory: o.MaxMemory = None,
-    optimizer: o.OptimizerOption = o.OptimizerName.sgd,
-    select: o.Select = None,
-    ignore: o.Ignore = None,
-    fail_on: o.FailOnOption = o.FailOn.error,
-    set: o.Set = None,
-    exit_zero: o.ExitZero = False,
-    format: o.Format = "text",
-    report: o.ReportTo = None,
-    force: o.Force = False,
+    gating: g.Gating,
+    reporting: g.Reporting,
     top: o.Top = 20,
     verbose: o.Verbose = False,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-    allow_code: o.AllowCode = False,
-    trust_pickle: o.TrustPickle = "",
-    import_path: o.ImportPath = None,
-    require_sandbox: o.RequireSandbox = False,
-    no_sandbox: o.NoSandbox = False,
-    env: o.Env = None,
+    terminal: g.Terminal,
+    trust: g.Trust,
 ) -> int:
     """Scan every target of the configuration, several at once, and decide.
 
@@ -67,8 +57,8 @@ def check(
     chosen = settings.chosen(tuple(targets or ()))
     names = [target.name for target in chosen]
     outputs = Outputs.chosen(ctx.params, inputs=())
-    outputs = suites.prepared(outputs, names, force=force)
-    tell(settings, quiet=quiet or no_progress)
+    outputs = suites.prepared(outputs, names, force=reporting.force)
+    tell(settings, quiet=terminal.quiet or terminal.no_progress)
     plans, stored = checking.plans(ctx, chosen), deciding.stored(ctx)
     with chdir(settings.folder):
         reports = checking.scanned(plans, checking.Pace.chosen(ctx, settings, plans))

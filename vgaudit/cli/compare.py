@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
+from vgaudit.cli import groups as g
 from vgaudit.cli import options as o
+from vgaudit.cli.grouping import grouped
 
 
+@grouped
 def compare(
     ctx: typer.Context,
     before: Annotated[
@@ -21,42 +24,18 @@ def compare(
     after: Annotated[
         str, typer.Argument(help="A later one, or another model.", show_default=False)
     ],
-    arch: o.Arch = None,
-    model_arg: o.ModelArg = None,
-    allow_missing: o.AllowMissing = False,
-    pretrained: o.Pretrained = False,
-    data: o.Data = None,
-    input: o.Input = None,
-    loss: o.Loss = None,
-    batches: o.Batches = 4,
+    *,
+    architecture: g.Architecture,
+    measuring: g.Measuring,
     batch_size: o.BatchSize = None,
-    mode: o.ModeOption = o.Mode.train,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "auto",
-    seed: o.Seed = 0,
-    output: o.OutputOption = None,
     unfreeze: o.Unfreeze = False,
     timeout: o.Timeout = 1800.0,
     max_memory: o.MaxMemory = None,
-    optimizer: o.OptimizerOption = o.OptimizerName.sgd,
-    select: o.Select = None,
-    ignore: o.Ignore = None,
-    set: o.Set = None,
-    fail_on: o.FailOnOption = o.FailOn.error,
-    exit_zero: o.ExitZero = False,
-    format: o.Format = "text",
-    report: o.ReportTo = None,
-    force: o.Force = False,
+    gating: g.Gating,
+    reporting: g.Reporting,
     top: o.Top = 20,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-    allow_code: o.AllowCode = False,
-    trust_pickle: o.TrustPickle = "",
-    import_path: o.ImportPath = None,
-    require_sandbox: o.RequireSandbox = False,
-    no_sandbox: o.NoSandbox = False,
-    env: o.Env = None,
+    terminal: g.Terminal,
+    trust: g.Trust,
 ) -> int:
     """Show which findings are gone, new and kept, and how the figures moved.
 
@@ -72,13 +51,13 @@ def compare(
     from vgaudit.reports import comparison as words
 
     policy = jobs.policy(ctx.params, ctx.obj)
-    outputs = Changes.chosen(ctx.params, inputs=(before, after, data))
+    outputs = Changes.chosen(ctx.params, inputs=(before, after, measuring.data))
     old, new = sides((before, after), ctx.params, policy)
     found = compared(old, new)
     outputs.deliver(
         lambda form: words.render(found, form=form, top=top, reports=(old, new))
     )
-    if fail_on is o.FailOn.never or exit_zero:
+    if gating.fail_on is o.FailOn.never or gating.exit_zero:
         return 0
-    worst = LEVELS.index(fail_on.value)
+    worst = LEVELS.index(gating.fail_on.value)
     return int(any(LEVELS.index(finding.level) <= worst for finding in found.new))

@@ -8,13 +8,17 @@ from typing import Any
 import typer
 
 from vgaudit.cli import convert_options as c
+from vgaudit.cli import groups as g
 from vgaudit.cli import options as o
+from vgaudit.cli.grouping import grouped
 
 
+@grouped
 def convert(
     ctx: typer.Context,
     model: o.Model,
     to: c.To,
+    *,
     out: c.Out = None,
     layers: c.Layers = None,
     skip: c.Skip = None,
@@ -33,43 +37,19 @@ def convert(
     shared: c.Shared = False,
     unfuse: c.Unfuse = False,
     form: c.FormOption = c.FormName.module,
-    arch: o.Arch = None,
-    weights: o.Weights = None,
-    key: o.Key = None,
-    model_arg: o.ModelArg = None,
-    allow_missing: o.AllowMissing = False,
-    pretrained: o.Pretrained = False,
-    data: o.Data = None,
-    input: o.Input = None,
-    loss: o.Loss = None,
-    batches: o.Batches = 4,
+    architecture: g.Architecture,
+    stored: g.Stored,
+    measuring: g.Measuring,
     batch_size: o.BatchSize = None,
-    mode: o.ModeOption = o.Mode.train,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "auto",
-    seed: o.Seed = 0,
-    output: o.OutputOption = None,
     unfreeze: o.Unfreeze = False,
     timeout: o.Timeout = 1800.0,
     max_memory: o.MaxMemory = None,
-    optimizer: o.OptimizerOption = o.OptimizerName.sgd,
-    select: o.Select = None,
-    ignore: o.Ignore = None,
-    set: o.Set = None,
-    format: o.Format = "text",
-    report: o.ReportTo = None,
-    force: o.Force = False,
+    judging: g.Judging,
+    reporting: g.Reporting,
     top: o.Top = 12,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-    allow_code: o.AllowCode = False,
-    trust_pickle: o.TrustPickle = "",
-    import_path: o.ImportPath = None,
+    terminal: g.Terminal,
+    trust: g.Trust,
     sha256: o.Sha256 = None,
-    require_sandbox: o.RequireSandbox = False,
-    no_sandbox: o.NoSandbox = False,
-    env: o.Env = None,
 ) -> int:
     """Treat a model against vanishing gradients, and prove what changed.
 
@@ -79,9 +59,9 @@ def convert(
     from vgaudit.cli.changes import Changes
     from vgaudit.reports import comparison as words
 
-    inputs = (model, weights, data)
+    inputs = (model, stored.weights, measuring.data)
     outputs = Changes.chosen(ctx.params, inputs=inputs)
-    _check_out(out, inputs=inputs, force=force)
+    _check_out(out, inputs=inputs, force=reporting.force)
     done, compared = _convert(ctx)
     done = words.with_notes(done, words.advice(done, compared))
     outputs.deliver(

@@ -7,13 +7,17 @@ from typing import Any
 import typer
 
 from vgaudit.cli import fixing_options as f
+from vgaudit.cli import groups as g
 from vgaudit.cli import options as o
 from vgaudit.cli import retraining_options as r
+from vgaudit.cli.grouping import grouped
 
 
+@grouped
 def fix(
     ctx: typer.Context,
     model: o.Model,
+    *,
     out: r.Out = None,
     budget: f.Budget = "10m",
     seeds: f.Seeds = 3,
@@ -23,40 +27,16 @@ def fix(
     resume: f.Resume = False,
     run_folder: f.RunFolder = None,
     timeout: r.Timeout = None,
-    arch: o.Arch = None,
-    weights: o.Weights = None,
-    key: o.Key = None,
-    model_arg: o.ModelArg = None,
-    allow_missing: o.AllowMissing = False,
-    pretrained: o.Pretrained = False,
-    data: o.Data = None,
-    input: o.Input = None,
-    loss: o.Loss = None,
-    batches: o.Batches = 4,
-    mode: o.ModeOption = o.Mode.train,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "auto",
-    seed: o.Seed = 0,
-    output: o.OutputOption = None,
+    architecture: g.Architecture,
+    stored: g.Stored,
+    measuring: g.Measuring,
     max_memory: o.MaxMemory = None,
-    optimizer: o.OptimizerOption = o.OptimizerName.sgd,
-    select: o.Select = None,
-    ignore: o.Ignore = None,
-    set: o.Set = None,
+    judging: g.Judging,
     fail_on: o.FailOnOption = o.FailOn.error,
-    format: o.Format = "text",
-    report: o.ReportTo = None,
-    force: o.Force = False,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-    allow_code: o.AllowCode = False,
-    trust_pickle: o.TrustPickle = "",
-    import_path: o.ImportPath = None,
+    reporting: g.Reporting,
+    terminal: g.Terminal,
+    trust: g.Trust,
     sha256: o.Sha256 = None,
-    require_sandbox: o.RequireSandbox = False,
-    no_sandbox: o.NoSandbox = False,
-    env: o.Env = None,
 ) -> int:
     """Diagnose a model, try what may help beside controls, and keep what does.
 
@@ -72,7 +52,7 @@ def fix(
 
     given: dict[str, Any] = {**ctx.params, "valid_data": None}
     check_out(given)
-    outputs = Changes.chosen(given, inputs=(model, weights, data))
+    outputs = Changes.chosen(given, inputs=(model, stored.weights, measuring.data))
     done, status = repaired(given, ctx.obj)
     command = again(ctx.obj)
     outputs.deliver(lambda form: words.render(done, form=form, resume=command))

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from vgaudit.cli import groups as g
 from vgaudit.cli import options as o
 from vgaudit.cli import project_options as p
+from vgaudit.cli.grouping import grouped
 
 
+@grouped
 def gate(
     ctx: typer.Context,
     files: Annotated[
@@ -21,6 +24,7 @@ def gate(
             show_default=False,
         ),
     ],
+    *,
     target: Annotated[
         str | None,
         typer.Option(
@@ -34,15 +38,8 @@ def gate(
     preset: p.PresetOption = None,
     baseline: p.BaselineOption = None,
     allow_no_baseline: p.AllowNoBaseline = False,
-    optimizer: o.OptimizerOption = o.OptimizerName.sgd,
-    select: o.Select = None,
-    ignore: o.Ignore = None,
-    fail_on: o.FailOnOption = o.FailOn.error,
-    set: o.Set = None,
-    exit_zero: o.ExitZero = False,
-    format: o.Format = "text",
-    report: o.ReportTo = None,
-    force: o.Force = False,
+    gating: g.Gating,
+    reporting: g.Reporting,
     top: o.Top = 20,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
@@ -61,7 +58,7 @@ def gate(
     found = suites.opened(files, name=target)
     names = [entry.name for entry in found.entries]
     outputs = Outputs.chosen(ctx.params, inputs=tuple(map(str, files)))
-    outputs = suites.prepared(outputs, names, force=force)
+    outputs = suites.prepared(outputs, names, force=reporting.force)
     policies = deciding.policies_again(ctx, found)
     reports = {x.name: judged_again(x.report, policies[x.name]) for x in found.entries}
     suite = deciding.decided(ctx, reports, policies, stored)

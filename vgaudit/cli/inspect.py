@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from vgaudit.cli import groups as g
 from vgaudit.cli import options as o
+from vgaudit.cli.grouping import grouped
 
 Graph = Annotated[
     bool,
@@ -18,34 +20,24 @@ Graph = Annotated[
 ]
 
 
+@grouped
 def inspect(
     ctx: typer.Context,
     model: o.Model,
+    *,
     graph: Graph = False,
-    arch: o.Arch = None,
-    weights: o.Weights = None,
-    key: o.Key = None,
-    model_arg: o.ModelArg = None,
-    allow_missing: o.AllowMissing = False,
-    pretrained: o.Pretrained = False,
-    data: o.Data = None,
-    input: o.Input = None,
+    architecture: g.Architecture,
+    stored: g.Stored,
+    sample: g.Sample,
     batch_size: o.BatchSize = None,
     mode: o.ModeOption = o.Mode.train,
     seed: o.Seed = 0,
     timeout: o.Timeout = 600.0,
     max_memory: o.MaxMemory = None,
     format: o.Format = "text",
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-    allow_code: o.AllowCode = False,
-    trust_pickle: o.TrustPickle = "",
-    import_path: o.ImportPath = None,
+    terminal: g.Terminal,
+    trust: g.Trust,
     sha256: o.Sha256 = None,
-    require_sandbox: o.RequireSandbox = False,
-    no_sandbox: o.NoSandbox = False,
-    env: o.Env = None,
 ) -> int:
     """Show format, sha256, trust tier and unsafe globals of a file; run nothing."""
     from vgaudit.cli import jobs
@@ -57,7 +49,7 @@ def inspect(
     renderer(format)
     job, limits = jobs.structure_job(ctx.params), jobs.limits(ctx.params)
     task = "structure" if graph else "inspect"
-    with Phases(silent=no_progress, quiet=quiet) as phases:
+    with Phases(silent=terminal.no_progress, quiet=terminal.quiet) as phases:
         found = run(task, job, limits=limits, watcher=phases)
     if graph:
         show(structure.render(structure.parse(found), form=format))

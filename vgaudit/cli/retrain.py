@@ -6,14 +6,18 @@ from typing import Any
 
 import typer
 
+from vgaudit.cli import groups as g
 from vgaudit.cli import options as o
 from vgaudit.cli import retraining_options as r
+from vgaudit.cli.grouping import grouped
 
 
+@grouped
 def retrain(
     ctx: typer.Context,
     model: o.Model,
     with_: r.With,
+    *,
     out: r.Out = None,
     solver: r.Solver = r.SolverName.gradient,
     epochs: r.Epochs = None,
@@ -35,40 +39,16 @@ def retrain(
     run_folder: r.RunFolder = None,
     checkpoint_every: r.CheckpointEvery = 60.0,
     timeout: r.Timeout = None,
-    arch: o.Arch = None,
-    weights: o.Weights = None,
-    key: o.Key = None,
-    model_arg: o.ModelArg = None,
-    allow_missing: o.AllowMissing = False,
-    pretrained: o.Pretrained = False,
-    data: o.Data = None,
-    input: o.Input = None,
-    loss: o.Loss = None,
-    batches: o.Batches = 4,
-    mode: o.ModeOption = o.Mode.train,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "auto",
-    seed: o.Seed = 0,
-    output: o.OutputOption = None,
+    architecture: g.Architecture,
+    stored: g.Stored,
+    measuring: g.Measuring,
     max_memory: o.MaxMemory = None,
-    optimizer: o.OptimizerOption = o.OptimizerName.sgd,
-    select: o.Select = None,
-    ignore: o.Ignore = None,
-    set: o.Set = None,
-    format: o.Format = "text",
-    report: o.ReportTo = None,
-    force: o.Force = False,
+    judging: g.Judging,
+    reporting: g.Reporting,
     top: o.Top = 12,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-    allow_code: o.AllowCode = False,
-    trust_pickle: o.TrustPickle = "",
-    import_path: o.ImportPath = None,
+    terminal: g.Terminal,
+    trust: g.Trust,
     sha256: o.Sha256 = None,
-    require_sandbox: o.RequireSandbox = False,
-    no_sandbox: o.NoSandbox = False,
-    env: o.Env = None,
 ) -> int:
     """Train a model, and prove what that changed.
 
@@ -81,7 +61,8 @@ def retrain(
     from vgaudit.reports import retraining as words
 
     check_out(ctx.params)
-    outputs = Changes.chosen(ctx.params, inputs=(model, weights, data, valid_data))
+    inputs = (model, stored.weights, measuring.data, valid_data)
+    outputs = Changes.chosen(ctx.params, inputs=inputs)
     done, status = trained(ctx.params, ctx.obj)
     both = compared(done, ctx.params, ctx.obj)
     command = again(ctx.obj)

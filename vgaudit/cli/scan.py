@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import typer
 
+from vgaudit.cli import groups as g
 from vgaudit.cli import options as o
 from vgaudit.cli import project_options as p
+from vgaudit.cli.grouping import grouped
 from vgaudit.cli.pictures import Png
 
 
+@grouped
 def scan(
     ctx: typer.Context,
     model: o.Model,
-    arch: o.Arch = None,
-    weights: o.Weights = None,
-    key: o.Key = None,
-    model_arg: o.ModelArg = None,
-    allow_missing: o.AllowMissing = False,
-    pretrained: o.Pretrained = False,
-    data: o.Data = None,
-    input: o.Input = None,
-    loss: o.Loss = None,
-    batches: o.Batches = 4,
+    *,
+    architecture: g.Architecture,
+    stored: g.Stored,
+    measuring: g.Measuring,
     batch_size: o.BatchSize = None,
-    mode: o.ModeOption = o.Mode.train,
-    device: o.Device = "cpu",
-    dtype: o.Dtype = "auto",
-    seed: o.Seed = 0,
-    output: o.OutputOption = None,
     unfreeze: o.Unfreeze = False,
     allow_nonfinite: o.AllowNonfinite = False,
     deep: o.Deep = False,
@@ -36,28 +28,14 @@ def scan(
     max_memory: o.MaxMemory = None,
     config: p.ConfigOption = None,
     preset: p.PresetOption = None,
-    optimizer: o.OptimizerOption = o.OptimizerName.sgd,
-    select: o.Select = None,
-    ignore: o.Ignore = None,
-    fail_on: o.FailOnOption = o.FailOn.error,
-    set: o.Set = None,
-    exit_zero: o.ExitZero = False,
-    format: o.Format = "text",
-    report: o.ReportTo = None,
+    gating: g.Gating,
+    reporting: g.Reporting,
     png: Png = None,
-    force: o.Force = False,
     top: o.Top = 20,
     verbose: o.Verbose = False,
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-    debug: o.Debug = False,
-    allow_code: o.AllowCode = False,
-    trust_pickle: o.TrustPickle = "",
-    import_path: o.ImportPath = None,
+    terminal: g.Terminal,
+    trust: g.Trust,
     sha256: o.Sha256 = None,
-    require_sandbox: o.RequireSandbox = False,
-    no_sandbox: o.NoSandbox = False,
-    env: o.Env = None,
 ) -> int:
     """Measure where a model's gradient is lost, and judge it.
 
@@ -74,18 +52,18 @@ def scan(
     from vgaudit.reports.json import parse_audit
 
     policy = jobs.policy(settled(ctx), ctx.obj)
-    outputs = Outputs.chosen(ctx.params, inputs=(model, weights, data))
+    outputs = Outputs.chosen(ctx.params, inputs=(model, stored.weights, measuring.data))
     pictures.check(png)
     job, limits = jobs.scan_job(ctx.params), jobs.limits(ctx.params)
     ending = early.ending(outputs)
     try:
-        with Phases(silent=no_progress, quiet=quiet) as phases:
+        with Phases(silent=terminal.no_progress, quiet=terminal.quiet) as phases:
             answer = run("scan", job, limits=limits, watcher=phases, ending=ending)
         audit = parse_audit(answer)
     except VgauditError as error:
         told = early.told(error, ending)
         outputs.save(failed(told, policy))
         raise told from error
-    judged = early.marked(judge(audit, policy), ending, asked=batches)
-    pictures.save(png, judged, force=force)
+    judged = early.marked(judge(audit, policy), ending, asked=measuring.batches)
+    pictures.save(png, judged, force=reporting.force)
     return outputs.deliver(judged)
