@@ -101,7 +101,8 @@ class Group:
         """Lets all ranks go on, or all end with the error of the first that failed.
 
         To be called where no rank can be inside of another collective: after work
-        that each rank does alone. Elsewhere ``failing`` ends the run.
+        that each rank does alone. Elsewhere ``failing`` ends the run. After an
+        agreed error the ranks may go on together.
 
         Args:
             error: what this rank's own work came to.
@@ -114,6 +115,20 @@ class Group:
         failed = [(rank, text) for rank, text in enumerate(records) if text]
         if failed:
             raise self._settle(failure.agreed(failed, self.ranks, error)) from error
+
+    @contextlib.contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """Agrees at the end of a block of work that this rank does alone.
+
+        Raises:
+            VgauditError: the block failed on this rank or another; the same on all.
+        """
+        error = None
+        try:
+            yield
+        except Exception as failed:
+            error = failed
+        self.agree(error)
 
     @contextlib.contextmanager
     def failing(self) -> Iterator[None]:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
+from vgaudit.distributed.group import Group
 from vgaudit.errors import CannotRun, NothingMeasured
 from vgaudit.flow import Blocker
 from vgaudit.job import ProbeOptions
-from vgaudit.probe import blockers
+from vgaudit.probe import blockers, spread
 from vgaudit.probe.assemble import Batches, join
 from vgaudit.probe.blueprint import Blueprint
 from vgaudit.probe.forward import Setting, is_out_of_memory
@@ -27,7 +28,7 @@ Progress = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is asked: the same in every precision."""
+    """What is asked: the same in every precision; ``group`` shares the batches."""
 
     model: nn.Module
     batches: list[Batch]
@@ -35,6 +36,7 @@ class Scan:
     options: ProbeOptions
     say: Progress
     notes: tuple[str, ...] = ()
+    group: Group | None = None
 
 
 @dataclass(slots=True)
@@ -51,35 +53,20 @@ class Pass:
 def measure_all(scan: Scan, dtype: torch.dtype | None) -> Pass:
     """Measures every batch in one type; None for the model's own.
 
+    With several ranks each measures its own, and all return all of them.
+
     Raises:
-        CannotRun: forward or backward fail.
+        CannotRun: forward or backward fail, on this rank or another.
         NothingMeasured: no batch was left to measure.
     """
-    options = scan.options
-    device = parse_device(options.device)
-    twin = Twin(scan.model, device=device, dtype=dtype, unfreeze=options.unfreeze)
-    setting = Setting(
-        model=scan.model,
-        twin=twin,
-        loss=scan.loss,
-        device=device,
-        dtype=dtype,
-        seed=options.seed,
-        output=options.output,
-    )
-    measuring = _Measuring(setting)
-    skipped = 0
-    with twin.standing_in(scan.model):
-        for number, batch in enumerate(scan.batches):
-            if not finite(batch):
-                skipped += 1
-                continue
-            ending = scan.say(f"batch {number + 1} of {len(scan.batches)}") is True
-            if ending and measuring.measured:
-                break
-            measuring.add(batch, number)
-    if not measuring.measured:
+    usable = [n for n, batch in enumerate(scan.batches) if finite(batch)]
+    if not usable:
         raise _nothing(len(scan.batches))
+    measuring = _Measuring(_setting(scan, dtype))
+    if scan.group is None:
+        _measure(scan, measuring, usable)
+    else:
+        _measure_own(scan, measuring, usable, scan.group)
     joined = measuring.joined()
     if joined.others:
         graphs = len(joined.others) + 1
@@ -88,7 +75,45 @@ def measure_all(scan: Scan, dtype: torch.dtype | None) -> Pass:
             f"{len(joined.measured)} batches; the trunk is that of {joined.share}"
         )
     own = dtype or own_dtype(scan.model)
+    skipped = len(scan.batches) - len(usable)
     return Pass(joined, own, measuring.blocked, skipped, measuring.notes)
+
+
+def _setting(scan: Scan, dtype: torch.dtype | None) -> Setting:
+    options = scan.options
+    device = parse_device(options.device)
+    return Setting(
+        model=scan.model,
+        twin=Twin(scan.model, device=device, dtype=dtype, unfreeze=options.unfreeze),
+        loss=scan.loss,
+        device=device,
+        dtype=dtype,
+        seed=options.seed,
+        output=options.output,
+    )
+
+
+def _measure(scan: Scan, measuring: _Measuring, numbers: list[int]) -> None:
+    """Measures some batches, fewer where the end is asked for."""
+    with measuring.setting.twin.standing_in(scan.model):
+        for number in numbers:
+            ending = scan.say(f"batch {number + 1} of {len(scan.batches)}") is True
+            if ending and measuring.measured:
+                break
+            measuring.add(scan.batches[number], number)
+
+
+def _measure_own(
+    scan: Scan, measuring: _Measuring, usable: list[int], group: Group
+) -> None:
+    """Measures this rank's batches, and takes those of the others in.
+
+    Raises:
+        CannotRun: a rank failed; all raise the same.
+    """
+    with group.agreeing():
+        _measure(scan, measuring, spread.dealt(usable, group))
+    measuring.exchange(group)
 
 
 def _nothing(batches: int) -> NothingMeasured:
@@ -109,6 +134,7 @@ class _Measuring:
 
     setting: Setting
     known: list[Blueprint] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     follows: list[Blueprint] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     blocked: tuple[Blocker, ...] = ()
@@ -126,8 +152,18 @@ class _Measuring:
                 again.called, again.used = done.called, done.used
                 again.recurrences = {**done.recurrences, **again.recurrences}
                 done = again
+        self.numbers.append(number)
         self.measured.append(done)
         self.follows.append(blueprint)
+
+    def exchange(self, group: Group) -> None:
+        """Takes in what the other ranks measured."""
+        names = {id(p): name for name, p in self.setting.twin.parameters.items()}
+        own = spread.share(self.numbers, self.measured, self.follows, names)
+        own.blocked, own.notes = self.blocked, self.notes
+        whole, self.follows = spread.joined(own, group)
+        self.numbers, self.measured = whole.numbers, whole.measured
+        self.blocked, self.notes = whole.blocked, whole.notes
 
     def joined(self) -> Batches:
         """Returns all batches, under the graph that most of them have."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from vgaudit.data.batch import Batch, Loss
+from vgaudit.distributed.group import Group
 from vgaudit.flow import GradientFlow, Precision
 from vgaudit.job import ProbeOptions
 from vgaudit.probe import assemble, state, transport
@@ -20,13 +21,14 @@ from vgaudit.probe.scripted import is_scripted, parameters_only
 _LAZY = "lazy modules were initialised by the first batch, in a copy of the model"
 
 
-def probe(
+def probe(  # noqa: PLR0913 - a scan and who takes part in it
     model: nn.Module,
     batches: Iterable[Batch],
     *,
     loss: Loss | None = None,
     options: ProbeOptions | None = None,
     progress: Progress | None = None,
+    group: Group | None = None,
 ) -> GradientFlow:
     """Returns how gradients flow through ``model``, which stays bit-equal.
 
@@ -38,6 +40,7 @@ def probe(
         options: mode, device, precision, seed.
         progress: called with a line of text before each batch; where it answers
             True, the measurement ends with the batches that it has.
+        group: the ranks that share the batches; each returns the whole flow.
 
     Raises:
         CannotRun: forward or backward fail, or nothing can be differentiated.
@@ -64,7 +67,7 @@ def probe(
         ready = materialised(model, given)
         notes = () if ready is model else (_LAZY,)
         state.prepare_mode(ready, options.mode)
-        scan = Scan(ready, given, loss, options, say, notes)
+        scan = Scan(ready, given, loss, options, say, notes, group)
         flow = _flow(scan, *ladder(scan))
         if not options.deep or say("the extra measurements") is True:
             return flow
