@@ -7,13 +7,11 @@ in a process of its own.
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vgaudit import data as sources
@@ -23,13 +21,14 @@ from vgaudit.conversion import ConvertOptions, Treatment
 from vgaudit.errors import BadConfig, NothingMeasured
 from vgaudit.findings import Report
 from vgaudit.fixing import FixOptions
-from vgaudit.flow import Audit, RunFacts, Target
+from vgaudit.flow import Audit, Target
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.judge import DEFAULT, Policy, judge
 from vgaudit.loading.loaded import Origin, finish
 from vgaudit.measure import measure
 from vgaudit.outcome import Converted, Fixed, Retrained, Watched
 from vgaudit.probe import probe
+from vgaudit.probe.environment import run_facts
 from vgaudit.probe.lazy import spare
 from vgaudit.probe.watch import Scaler
 from vgaudit.repair import job as repair
@@ -281,13 +280,7 @@ def _measured(
     return Audit(
         target=target,
         data=facts,
-        run=RunFacts(
-            torch=torch.__version__,
-            python=platform.python_version(),
-            device=chosen.device,
-            seed=chosen.seed,
-            seconds=time.perf_counter() - started,
-        ),
+        run=run_facts(chosen.device, chosen.seed, started=started),
         flow=flow,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import time
 import warnings
@@ -21,12 +20,12 @@ from vgaudit.flow import (
     GradientFlow,
     NotMeasured,
     Precision,
-    RunFacts,
     Structure,
 )
 from vgaudit.job import ScanJob
 from vgaudit.plain import visible
 from vgaudit.probe import probe, structure
+from vgaudit.probe.environment import run_facts
 from vgaudit.treatments import open_model
 
 Progress = Callable[[str], object]
@@ -68,12 +67,10 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
                 loaded.module, batches, loss=loss, options=job.probe, progress=progress
             )
         flow, facts = data.settle(flow, batches.facts, loss)
-    run = RunFacts(
-        torch=torch.__version__,
-        python=platform.python_version(),
-        device=flow.device,
-        seed=job.probe.seed,
-        seconds=time.perf_counter() - started,
+    run = run_facts(
+        flow.device,
+        job.probe.seed,
+        started=started,
         nondeterministic=tuple(sorted(set(alerts))),
     )
     return Audit(target=target, data=facts, run=run, flow=flow)

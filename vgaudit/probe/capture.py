@@ -22,7 +22,7 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from vgaudit.probe import activations, fused, state, units
+from vgaudit.probe import activations, fused, hooked, state, units
 from vgaudit.probe.activations import Activation, Slope, by_autograd_of
 from vgaudit.probe.callsite import caller
 from vgaudit.probe.dropout import without_dropout
@@ -69,7 +69,7 @@ class Recorder(TorchFunctionMode):
         self._dropout_off = only != "watch"
         self._statistics = only != "structure"
         self._structure = habits is None
-        self._replays = habits is None and only == ""
+        self.replays = habits is None and only == ""
         self._on_recompute = on_recompute
         self._root = model
         self.provenance = Provenance(samples)
@@ -316,6 +316,7 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], out: Any
     ) -> None:
         made = list(tensors_in(out))
+        hooked.note(self.recording, func, args, made)
         if not made:
             return
         given = [*tensors_in(args), *tensors_in(kwargs)]
@@ -332,9 +333,9 @@ class Recorder(TorchFunctionMode):
                 self.recording.calls[node] = Call(path, name, caller(self._root))
                 if enters:
                     self.recording.entries.append(node)
-        if name in fused.KERNELS and self._replays:
+        if name in fused.KERNELS and self.replays:
             fused.record(self.recording, path, name, args, out)
-        elif name in fused.KERNELS:
+        elif name in fused.KERNELS and not self._statistics:
             self.recording.unmeasured[f"{path or 'the model'}: gates"] = (
                 f"the gates inside the fused {name} kernel; its weights are measured"
             )

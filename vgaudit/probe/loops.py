@@ -243,6 +243,18 @@ def measure(graph: Graph, loop: Loop, seed: int) -> Lags:
     )
 
 
+def between(plan: Plan, loop: Loop) -> list[int]:
+    """Returns the nodes that a backward pass through a loop may run."""
+    place = plan.dag.order.index
+    first, last = loop.states[-1].node, loop.states[0].node
+    return list(plan.dag.order[place(last) : place(first) + 1])
+
+
+def device(graph: Graph, loop: Loop) -> torch.device:
+    """Returns where the states of a loop are."""
+    return _like(_edge(graph, loop.states[0])).device
+
+
 def _edge(graph: Graph, state: State) -> GradientEdge:
     return GradientEdge(graph.nodes[state.node], state.number)
 

@@ -12,25 +12,17 @@ from torch.autograd.graph import Node
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
-from vgaudit.probe import graph, loops, norms, state
+from vgaudit.probe import graph, norms, recurrence, state
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.forward import Setting, first_line, forward, is_out_of_memory
 from vgaudit.probe.gauges import Gauges, root_sum_square
 from vgaudit.probe.lags import Lags
+from vgaudit.probe.parameters import Gradients, ParameterFigures
 from vgaudit.probe.recording import Habits, Recording
 from vgaudit.probe.state import Twin
 from vgaudit.probe.sums import ActivationSums
 from vgaudit.probe.tensors import tensors_in
-
-
-@dataclass(slots=True)
-class ParameterFigures:
-    """Gradient of one parameter on one batch; ``zeros`` is NaN if not counted."""
-
-    norm: float
-    zeros: float
-    nonfinite: float
 
 
 @dataclass(slots=True)
@@ -136,7 +128,9 @@ def _attempt(
         recorder.backward = True
         first = zeros or not known
         if first:
-            measured.recurrences = _recurrences(setting, nodes, blueprint, recorder)
+            measured.recurrences = recurrence.measure(
+                nodes, blueprint, recorder.recording, seed=setting.seed
+            )
         attach(gauges, blueprint, nodes, heads, merges=first)
         with twin.shielding(nodes.leaves.values()):
             cotangents = _backward(setting, heads, loss, number)
@@ -145,15 +139,21 @@ def _attempt(
     measured.loss = math.nan if loss is None else float(loss.detach())
     measured.variation = _variation(output, batch.size)
     measured.input_mean, measured.input_std = _input_moments(batch)
-    measured.activations = {
-        seen.key: seen.sums() for seen in recorder.recording.observations
-    }
-    gates = {row.activation for row in blueprint.rows if row.gate}
-    for key, sums in measured.activations.items():
-        sums.gate = key in gates
-        sums.histogram = recorder.recording.histograms.get(key)
+    measured.activations = _activations(recorder.recording, blueprint)
     measured.parameters = _parameters(twin, zeros=zeros)
     return measured, blueprint
+
+
+def _activations(
+    recording: Recording, blueprint: Blueprint
+) -> dict[str, ActivationSums]:
+    """Returns the statistics of every activation call."""
+    found = {seen.key: seen.sums() for seen in recording.observations}
+    gates = {row.activation for row in blueprint.rows if row.gate}
+    for key, sums in found.items():
+        sums.gate = key in gates
+        sums.histogram = recording.histograms.get(key)
+    return found
 
 
 def _owns_loss(setting: Setting) -> bool:
@@ -170,28 +170,6 @@ def _blueprint(setting: Setting, nodes: graph.Graph, recorder: Recorder) -> Blue
     recording = recorder.recording
     plan = graph.plan(nodes, recording.entries, names, recording.calls)
     return build(setting.model, nodes, recording, recorder.habits, plan)
-
-
-def _recurrences(
-    setting: Setting, nodes: graph.Graph, blueprint: Blueprint, recorder: Recorder
-) -> dict[str, Lags]:
-    """Returns the gradient against the lag: of fused kernels and of loops.
-
-    The loops are gone through before any gauge is on the graph, which would take the
-    figures of that backward pass for those of the batch.
-    """
-    recording = recorder.recording
-    found = dict(recording.recurrences)
-    for loop in loops.find(nodes, blueprint.plan, blueprint.rows, recording.fused):
-        try:
-            found[loop.name] = loops.measure(nodes, loop, setting.seed)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            recording.unmeasured[f"{loop.name}: lags"] = (
-                f"its gradient against the lag: {first_line(error)}"
-            )
-    return found
 
 
 def attach(
@@ -328,33 +306,8 @@ def _parameters(twin: Twin, *, zeros: bool) -> dict[str, ParameterFigures]:
         twin: the parameters.
         zeros: count the exact zeros too, which costs more than the norm.
     """
-    names: list[str] = []
-    figures: list[Tensor | float] = []
-    size: Tensor | float = 1.0
+    gradients = Gradients(zeros=zeros, hold=True)
     for name, parameter in twin.parameters.items():
-        gradient = parameter.grad
-        if gradient is None:
-            continue
-        values = gradient.coalesce().values() if gradient.is_sparse else gradient
-        names.append(name)
-        size = norms.norm(values, near=size)
-        figures.append(size)
-        if zeros:
-            figures.append((gradient.numel() - torch.count_nonzero(values)).double())
-    read = norms.read(figures)
-    step = 2 if zeros else 1
-    found = {}
-    for place, name in enumerate(names):
-        length = read[step * place]
-        found[name] = ParameterFigures(
-            norm=length,
-            zeros=read[step * place + 1] if zeros else math.nan,
-            nonfinite=0.0 if math.isfinite(length) else _nonfinite(twin, name),
-        )
-    return found
-
-
-def _nonfinite(twin: Twin, name: str) -> float:
-    gradient = twin.parameters[name].grad
-    assert gradient is not None
-    return float((~torch.isfinite(gradient.to_dense())).sum())
+        if parameter.grad is not None:
+            gradients.add(name, parameter.grad)
+    return gradients.read()

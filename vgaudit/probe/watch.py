@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -14,12 +14,22 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from vgaudit.errors import NothingMeasured
-from vgaudit.flow import Audit, DataFacts, GradientFlow, Precision, RunFacts, Target
-from vgaudit.probe import assemble, graph, norms, provenance, state, transport
+from vgaudit.flow import Audit, DataFacts, GradientFlow, Precision, Target
+from vgaudit.probe import (
+    assemble,
+    graph,
+    provenance,
+    recurrence,
+    state,
+    transport,
+)
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
+from vgaudit.probe.environment import run_facts
 from vgaudit.probe.gauges import Gauges, root_sum_square
-from vgaudit.probe.step import Measured, ParameterFigures, attach
+from vgaudit.probe.parameters import Gradients
+from vgaudit.probe.placing import dtype_name, own_dtype
+from vgaudit.probe.step import Measured, attach
 from vgaudit.probe.tensors import differentiable, tensors_in
 
 
@@ -37,6 +47,9 @@ class Watch:
     and random states are those of the unwatched loop. Each measured forward
     pass counts as one batch; the backward pass may be the user's own, with any
     loss, scaler or accumulation.
+
+    The gradient against the lag of recurrent layers, merges and exact zeros are
+    measured once, on the first pass that is measured.
 
     Args:
         model: the module that the loop calls.
@@ -98,7 +111,7 @@ class Watch:
     def _parameter_hook(self, name: str) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
             for seen in self._active:
-                seen.add(name, gradient)
+                seen.gradients.add(name, gradient)
 
         return hook
 
@@ -121,19 +134,26 @@ class Watch:
         return hook
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not torch.is_grad_enabled() or _runs_again():
+            return
         self._forwards += 1
-        if (self._forwards - 1) % self._every or not torch.is_grad_enabled():
+        if (self._forwards - 1) % self._every:
             return
         self._leave_recorder()
+        for earlier in self._passes[-1:]:
+            earlier.gradients.settle()
         given = list(tensors_in((args, kwargs)))
         samples = next((t.shape[0] for t in given if t.dim() > 0), 1)
         self._recorder = Recorder(module, samples=samples, only="watch")
+        self._recorder.replays = self._first
         self._marked = given
         provenance.mark(given)
         self._recorder.__enter__()
         self._recorder.enter_root(module, args)
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if _runs_again():
+            return
         recorder = self._recorder
         heads = [head for head in differentiable(output) if head.grad_fn is not None]
         judged = _without_loss(heads)
@@ -149,6 +169,11 @@ class Watch:
                 self._output_hook(seen)
             )
 
+    @property
+    def _first(self) -> bool:
+        """No pass has been measured to its end yet: what is measured once is due."""
+        return not any(seen.gauges.at for seen in self._passes)
+
     def _record(self, recorder: Recorder, heads: list[Tensor]) -> _Pass:
         nodes = graph.read(heads)
         names = {id(p): name for name, p in self._model.named_parameters()}
@@ -158,11 +183,21 @@ class Watch:
             plan = graph.plan(nodes, recording.entries, names, recording.calls)
             blueprint = build(self._model, nodes, recording, recorder.habits, plan)
             self._known.append(blueprint)
-        gauges = Gauges()
-        attach(gauges, blueprint, nodes, heads, merges=not self._passes)
+        gauges, first = Gauges(), self._first
+        if first:
+            recording.recurrences = recurrence.measure_live(nodes, blueprint, recording)
+        attach(gauges, blueprint, nodes, heads, merges=first)
         used = {names[key] for key in recording.used if key in names}
         recording.forget_graph()
-        return _Pass(recorder, gauges, len(heads), used, blueprint)
+        segments = any("CheckpointFunction" in kind for kind in nodes.kinds)
+        return _Pass(
+            recorder=recorder,
+            gauges=gauges,
+            gradients=Gradients(zeros=first, hold=segments),
+            blueprint=blueprint,
+            heads=len(heads),
+            used=used,
+        )
 
     # ---------------------------------------------------------- results
 
@@ -191,7 +226,8 @@ class Watch:
         weights = state.weights_of(self._model)
         batches = assemble.join(weights, measured, [seen.blueprint for _, seen in kept])
         mode: Literal["train", "eval"] = "train" if self._model.training else "eval"
-        device, dtype = _device_and_type(self._model)
+        device = next((str(p.device) for p in self._model.parameters()), "cpu")
+        dtype = dtype_name(own_dtype(self._model))
         return GradientFlow(
             probe="loss",
             mode=mode,
@@ -208,6 +244,7 @@ class Watch:
             trunk=transport.trunk(batches),
             branches=transport.branches(batches),
             merges=transport.merges(batches),
+            recurrences=transport.recurrences(batches),
             not_measured=assemble.not_measured(batches),
             notes=_notes([seen.scale for _, seen in kept]),
         )
@@ -231,62 +268,60 @@ class Watch:
         return Audit(
             target=self._describe(self._model) if self._describe else bare,
             data=DataFacts(kind="real", spec="the training loop", loss="its own"),
-            run=RunFacts(
-                torch=torch.__version__,
-                python=platform.python_version(),
-                device=flow.device,
-                seed=0,
-                seconds=time.perf_counter() - self._started,
-            ),
+            run=run_facts(flow.device, 0, started=self._started),
             flow=flow,
         )
 
 
+@dataclass(eq=False, slots=True)
 class _Pass:
-    """One watched forward pass, and what its backward pass brings."""
+    """One watched forward pass, and what its backward pass brings.
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        gauges: Gauges,
-        heads: int,
-        used: set[str],
-        blueprint: Blueprint,
-    ) -> None:
-        self.gauges, self.blueprint = gauges, blueprint
-        self.scale = 1.0
-        self._recorder = recorder
-        self._heads = heads
-        self._used = used
-        self._parameters: dict[str, list[tuple[Any, Any]]] = {}
+    Attributes:
+        recorder: of the forward pass.
+        gauges, gradients: take the figures of the backward pass.
+        blueprint: names what they take.
+        heads: number of outputs. used: parameters given to a function.
+        scale: of the loss.
+    """
 
-    def add(self, name: str, gradient: Tensor) -> None:
-        values = gradient.coalesce().values() if gradient.is_sparse else gradient
-        zeros = gradient.numel() - torch.count_nonzero(values)
-        figures = (norms.norm(values), zeros.double())
-        self._parameters.setdefault(name, []).append(figures)
+    recorder: Recorder
+    gauges: Gauges
+    gradients: Gradients
+    blueprint: Blueprint
+    heads: int
+    used: set[str]
+    scale: float = 1.0
 
     def measured(self) -> Measured:
-        recording = self._recorder.recording
+        recording = self.recorder.recording
         at, through = (
             {name: value / self.scale for name, value in table.items()}
             for table in self.gauges.read()
         )
-        reference = [at.get(f"output#{place}", 0.0) for place in range(self._heads)]
+        reference = [at.get(f"output#{place}", 0.0) for place in range(self.heads)]
         done = Measured(
             reference=root_sum_square(reference),
-            samples=self._recorder.samples,
+            samples=self.recorder.samples,
             at=at,
             through=through,
         )
         done.activations = {seen.key: seen.sums() for seen in recording.observations}
-        done.called, done.used = set(recording.calls_of), self._used
-        for name, figures in self._parameters.items():
-            read = [norms.read(list(pair)) for pair in figures]
-            norm = math.hypot(*(pair[0] for pair in read)) / self.scale
-            bad = 0.0 if math.isfinite(norm) else 1.0
-            done.parameters[name] = ParameterFigures(norm, read[-1][1], bad)
+        done.called, done.used = set(recording.calls_of), self.used
+        done.parameters = self.gradients.read(scale=self.scale)
+        done.recurrences = recording.recurrences
         return done
+
+
+def _runs_again() -> bool:
+    """Tells whether a forward pass only makes again what a checkpoint has dropped.
+
+    Its graph gets no gradient: the tensors that it saves go to the first pass's.
+    """
+    if torch._C._current_graph_task_id() == -1:
+        return False
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return bool(hooks) and "_recomputation_hook" in hooks[0].__qualname__
 
 
 def _without_loss(heads: list[Tensor]) -> list[Tensor]:
@@ -310,10 +345,3 @@ def _notes(scales: list[float]) -> tuple[str, ...]:
         said = ", ".join(f"{scale:g}" for scale in sorted(set(scales)))
         notes.append(f"gradients are divided by the scale of the loss, {said}")
     return tuple(notes)
-
-
-def _device_and_type(model: nn.Module) -> tuple[str, str]:
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            return str(parameter.device), str(parameter.dtype).removeprefix("torch.")
-    return "cpu", "float32"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from vgaudit import data
 from vgaudit.conversion import Conversion, ConvertOptions
 from vgaudit.data.batch import Batch, Loss
 from vgaudit.errors import CannotRewrite, CannotRun, VgauditError
-from vgaudit.flow import Audit, DataFacts, RunFacts, Target
+from vgaudit.flow import Audit, DataFacts, Target
 from vgaudit.job import ProbeOptions, ScanJob
 from vgaudit.loading import LoadedModel
 from vgaudit.probe import probe
+from vgaudit.probe.environment import run_facts
 from vgaudit.treatments import reading, running, writing
 from vgaudit.treatments.convert import Treated, treat
 from vgaudit.treatments.recipe import ZOOS
@@ -63,13 +62,7 @@ class Measurement:
         """Returns the measurement of a model, which stays bit-equal."""
         started = time.perf_counter()
         flow = probe(model, self.batches, loss=self.loss, options=self.options)
-        run = RunFacts(
-            torch=torch.__version__,
-            python=platform.python_version(),
-            device=flow.device,
-            seed=self.options.seed,
-            seconds=time.perf_counter() - started,
-        )
+        run = run_facts(flow.device, self.options.seed, started=started)
         name = self.loss.name if self.loss else "jacobian"
         facts = replace(self.facts, loss=name)
         return Audit(target=target, data=facts, run=run, flow=flow)
