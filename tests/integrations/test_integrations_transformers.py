@@ -114,3 +114,25 @@ def test_a_finding_of_the_level_stops_the_training(tmp_path) -> None:
     with pytest.raises(UnhealthyGradient, match=r"at step 0\nVG101"):
         trainer.train()
     assert "fail" == audit.report.status
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_segments_leave_the_figures(tmp_path, reentrant) -> None:
+    seen = []
+    for options in (
+        {},
+        {
+            "gradient_checkpointing": True,
+            "gradient_checkpointing_kwargs": {"use_reentrant": reentrant},
+        },
+    ):
+        trainer = trainer_of(bert(), tmp_path, gradient_accumulation_steps=3, **options)
+        audit = GradientAudit(every=1)
+        trainer.add_callback(audit)
+        trainer.train()
+        flow = audit.report.audit.flow
+        seen.append({p.name: p.grad_norm for p in flow.parameters if p.connected})
+        assert 3 == flow.batches
+
+    assert len(seen[0]) > 20
+    assert seen[0] == pytest.approx(seen[1], rel=1e-4)
