@@ -17,7 +17,7 @@ from vgaudit.flow import (
     ParameterFlow,
 )
 from vgaudit.probe.blueprint import Blueprint
-from vgaudit.probe.interval import decades, interval
+from vgaudit.probe.interval import BATCH_SCATTER, decades, interval
 from vgaudit.probe.rows import Row, owner
 from vgaudit.probe.state import Weights
 from vgaudit.probe.step import Measured
@@ -51,7 +51,7 @@ class Batches:
         """Returns the interval of a figure over the batches that have it."""
         values = [ratio(batch) for batch in self.measured]
         values = [value for value in values if not math.isnan(value)]
-        return interval(values) if values else None
+        return interval(values, BATCH_SCATTER) if values else None
 
     def attenuation(self, name: str | None) -> Interval | None:
         """Returns decades of the gradient at a node relative to the output."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vgaudit.flow import GateFlow, Interval, RecurrenceFlow
-from vgaudit.probe.interval import interval
+from vgaudit.probe.interval import GROUP_SCATTER, interval
 
 SAMPLES = 32
 """Samples of the first batch that are used at most."""
@@ -60,7 +60,7 @@ def group_norms(gradient: Tensor) -> list[float]:
 
 def flow(layer: str, lags: Lags) -> RecurrenceFlow:
     """Returns the figures of one recurrent layer."""
-    means = [interval(row) for row in lags.decades]
+    means = [interval(row, GROUP_SCATTER) for row in lags.decades]
     shown = _shown(len(means))
     return RecurrenceFlow(
         layer=layer,
