@@ -36,7 +36,14 @@ def work(entry: Entry, place: Path, memory: int) -> None:
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    check(entry, lambda line: place.write_text(json.dumps(line)))
+
+    def say(line: dict[str, Any]) -> None:
+        # Whole or not at all: the process may be ended at any moment.
+        part = place.with_suffix(".part")
+        part.write_text(json.dumps(line))
+        part.replace(place)
+
+    check(entry, say)
 
 
 def tried(entry: Entry, *, seconds: float, memory: int) -> dict[str, Any]:

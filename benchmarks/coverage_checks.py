@@ -23,7 +23,7 @@ from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRewrite, VgauditError
 from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.treatments import Treated, load, running, save, treat
-from vgaudit.treatments.provenance import act_of
+from vgaudit.treatments.nodes import act_of
 from vgaudit.treatments.recorded import Act, record
 from vgaudit.treatments.source import locate
 
@@ -33,6 +33,7 @@ Say = Callable[[Record], None]
 NATURE = (
     "an output activation",
     "a gate",
+    "a soft cap",
     "it acts on",
     "the other parts go elsewhere",
     "another activation",
@@ -51,6 +52,7 @@ NATURE = (
 HOPELESS = (
     "an output activation",
     "a gate",
+    "a soft cap",
     "has parameters or randomness of its own",
 )
 """Reasons for which an activation is not to be replaced."""
@@ -200,15 +202,17 @@ def activations(model: nn.Module, batch: Batch) -> Record:
 def handle(model: nn.Module, act: Act) -> str:
     """Returns why an activation call has no place where it could be replaced."""
     if act.caller is None:
-        return (
-            "" if act.own else f"{act.site.kind} at {act.site.key}: no method calls it"
-        )
+        if not act.own:
+            return f"{act.site.kind} at {act.site.key}: no method calls it"
+        try:
+            model.get_submodule(act.site.path)
+        except AttributeError:
+            return "its module is not registered"
+        return ""
     try:
         locate(model.get_submodule(act.caller.path), act.caller)
     except CannotRewrite as error:
         return error.message
-    except AttributeError:
-        return "its module is made anew in forward, or kept in a list: not registered"
     return ""
 
 

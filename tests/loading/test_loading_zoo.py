@@ -100,8 +100,24 @@ def test_timm_is_not_sent_to_foreign_repositories() -> None:
     refusal("timm:local-dir:/tmp", UnknownSource)
 
 
-def test_quantised_models_are_refused() -> None:
-    message, hint = refusal("torchvision:quantized_resnet18", CannotLoad)
+def test_a_model_that_is_to_be_quantised_is_float() -> None:
+    """Only with its weights, or quantize=true, torchvision makes whole numbers."""
+    loaded = read("torchvision:quantized_resnet18")
+
+    plain = read("torchvision:resnet18").module.state_dict()
+    assert plain.keys() <= loaded.module.state_dict().keys()
+    assert all(p.is_floating_point() for p in loaded.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("spec", "arguments"),
+    [
+        ("torchvision:quantized_resnet18@DEFAULT", {}),
+        ("torchvision:quantized_resnet18", {"quantize": "True"}),
+    ],
+)
+def test_quantised_weights_are_refused(spec: str, arguments: dict[str, str]) -> None:
+    message, hint = refusal(spec, CannotLoad, model_args=arguments)
 
     assert "is quantised: there are no trainable float weights" in message
     assert "give torchvision:resnet18" == hint

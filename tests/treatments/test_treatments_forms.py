@@ -221,17 +221,6 @@ def test_layers_that_multiply_by_hand_are_scaled(make: Any, to: str) -> None:
         assert torch.equal(plain.model(X), done.model(X))
 
 
-class Made(nn.Module):
-    """Makes its activation anew at every call, so that nothing can be learned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.b(nn.SiLU()(self.a(x)))
-
-
 class Standardised(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight - self.weight.mean(1, keepdim=True)
@@ -251,7 +240,6 @@ class Attends(nn.Module):
 @pytest.mark.parametrize(
     ("model", "to", "reason"),
     [
-        (Made(), "adact", "not registered"),
         (
             nn.Sequential(Standardised(6, 8), nn.ReLU(), nn.Linear(8, 3)),
             "ar",
@@ -259,7 +247,7 @@ class Attends(nn.Module):
         ),
         (Attends(), "ar", "attend.out_proj feeds it, whose own forward never runs"),
     ],
-    ids=["made", "standardised", "attention"],
+    ids=["standardised", "attention"],
 )
 def test_what_cannot_be_reached_is_refused(
     model: nn.Module, to: str, reason: str

@@ -22,6 +22,7 @@ from vgaudit.loading.wording import one_line
 SCHEME = "torchvision"
 DEFAULT_SIZE = 224
 FRAMES = 16
+QUANTISED = "quantized_"
 TASKS = ("detection", "segmentation", "video", "optical_flow")
 
 
@@ -75,7 +76,6 @@ def known_name(models: Any, name: str) -> str:
     """Returns the name as torchvision spells it.
 
     Raises:
-        CannotLoad: a quantised model.
         UnknownSource: there is none; names the nearest.
     """
     names = models.list_models()
@@ -83,20 +83,20 @@ def known_name(models: Any, name: str) -> str:
         near = get_close_matches(name.lower(), names, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "see list_models()"
         raise UnknownSource(f"torchvision has no model {name!r}", hint=hint)
-    name = name.lower()
-    if name.startswith("quantized_"):
-        plain = name.removeprefix("quantized_")
-        raise CannotLoad(
-            f"{SCHEME}:{name} is quantised: there are no trainable float weights",
-            hint=f"give {SCHEME}:{plain}",
-        )
-    return str(name)
+    return name.lower()
 
 
 def choose_weights(models: Any, name: str, weights: str, options: LoadOptions) -> Any:
-    """Returns the member of the weights enumeration that is asked for, or None."""
+    """Returns the member of the weights enumeration that is asked for, or None.
+
+    Raises:
+        CannotLoad: quantised weights.
+        UnknownSource: there are none of that name.
+    """
     if not weights and not options.pretrained:
         return None
+    if name.startswith(QUANTISED):
+        raise quantised(name)
     require_torch()
     known = models.get_model_weights(name)
     wanted = weights or "DEFAULT"
@@ -126,7 +126,6 @@ def construct(
             warnings.simplefilter("ignore")
             with EmptyOnMeta() if on_meta else nullcontext():
                 module: nn.Module = builder(weights=weights, progress=False, **values)
-                return module
     except (OSError, RuntimeError) as error:
         if weights is None:
             raise refused(name, error) from error
@@ -137,6 +136,20 @@ def construct(
         ) from error
     except (TypeError, ValueError) as error:
         raise refused(name, error) from error
+    if next(module.parameters(), None) is None:
+        raise quantised(name)
+    return module
+
+
+def quantised(name: str) -> CannotLoad:
+    """Returns the error for weights in whole numbers.
+
+    A ``quantized_…`` name alone builds the float model that is to be quantised.
+    """
+    return CannotLoad(
+        f"{SCHEME}:{name} is quantised: there are no trainable float weights",
+        hint=f"give {SCHEME}:{name.removeprefix(QUANTISED)}",
+    )
 
 
 def refused(name: str, error: Exception) -> CannotLoad:

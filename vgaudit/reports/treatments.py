@@ -83,9 +83,9 @@ old(x) + PL(x) with PL = 0. The gradients are then the old ones, too: it helps b
 training only. A function that starts as tanh changes the outputs; the report says by
 how much.""",
         refuses="""\
-Output activations, gates, PReLU and RReLU (they have parameters or randomness of their
-own), activations called by functions that are no methods, modules made anew in
-forward. The gates inside a fused LSTM, GRU or RNN are reached with --unfuse.""",
+Output activations, gates, soft caps of logits, PReLU and RReLU (they have parameters or
+randomness of their own), and calls more than one function away from a method. The
+gates inside a fused LSTM, GRU or RNN are reached with --unfuse.""",
         cost="""\
 Forward and backward take about 7 times those of ReLU, whatever the number of hinges,
 and save one tensor. A hinge beside which no data falls is dead and gets no gradient:

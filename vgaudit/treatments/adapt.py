@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,8 @@ from vgaudit.conversion import ConvertOptions, Edit, Refusal
 from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.nn import ACTIVATIONS, Grid, PiecewiseLinear
 from vgaudit.treatments.plan import ActTarget
-from vgaudit.treatments.source import CallEdit, Located, locate, rewritten_class
+from vgaudit.treatments.rewriting import rewritten_class
+from vgaudit.treatments.source import CallEdit, Located, locate
 from vgaudit.treatments.steps import Line, PassedOn, Step, place, put_attribute
 
 Base = Callable[[Tensor], Tensor]
@@ -161,10 +162,11 @@ def _replace_calls(
                 function=found.function,
                 keeps=keeps,
                 sha256=found.sha256,
+                callee=found.callee,
             )
         )
         lines.append(line)
-        texts.append(f"{described}; `{found.function}(…)` rewritten in {found.method}")
+        texts.append(f"{described}; `{found.function}(…)` rewritten in {found.place}")
     shapes = tuple(line_of(line) for line in lines)
     step = Step(kind="calls", path=path, calls=tuple(edits), lines=shapes)
     made = rewritten_class(old, tuple(edits))
@@ -305,14 +307,3 @@ def line_of(line: PiecewiseLinear) -> Line:
         rows=line.hinges.shape[0],
         residual=line.base is not None,
     )
-
-
-def keep_calls(step: Step, names: set[str]) -> Step:
-    """Returns a step without the calls that were put back."""
-    kept = [
-        (call, line)
-        for call, line in zip(step.calls, step.lines, strict=True)
-        if call.name in names
-    ]
-    calls = tuple(call for call, _ in kept)
-    return replace(step, calls=calls, lines=tuple(line for _, line in kept))

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from vgaudit.conversion import ConvertOptions, Refusal
 from vgaudit.nn import Unfused, is_hub_conv1d
-from vgaudit.treatments import provenance
+from vgaudit.treatments import nodes, provenance, roles, weights
 from vgaudit.treatments.recorded import Act
 
 LAYERS = (
@@ -85,10 +85,10 @@ class Plan:
 def plan_layers(graph: fx.Graph, model: nn.Module, options: ConvertOptions) -> Plan:
     """Returns the layers that feed hidden activations, for ``ar`` and ``rescale``."""
     plan = Plan()
-    alive = provenance.hidden(graph)
+    alive = roles.hidden(graph)
     found: dict[str, LayerTarget] = {}
     for node in graph.nodes:
-        act = provenance.act_of(node)
+        act = nodes.act_of(node)
         if act is None:
             continue
         path, norms, reason = _source(node, graph, model, alive)
@@ -117,10 +117,10 @@ def _recurrent(
     """Plans fused recurrent layers, whose gates no operation of the graph shows."""
     counts: Counter[str] = Counter()
     for node in graph.nodes:
-        name = provenance.name_of(node)
+        name = nodes.name_of(node)
         if name not in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
             continue
-        path = provenance.path_of(node)
+        path = nodes.path_of(node)
         counts[path] += 1
         if counts[path] > 1:
             continue
@@ -150,14 +150,14 @@ def _recurrent(
 
 def _following(node: fx.Node, graph: fx.Graph) -> str:
     """Returns the Linear layer after an activation, if nothing else uses its weight."""
-    path = provenance.next_linear(node)
-    users = provenance.users_of_parameter(graph, f"{path}.weight") if path else []
+    path = weights.next_linear(node)
+    users = weights.users_of_parameter(graph, f"{path}.weight") if path else []
     return path if len(users) == 1 else ""
 
 
 def _settle(plan: Plan, graph: fx.Graph, target: LayerTarget, weight: str) -> None:
     """Accepts a layer if every call of it feeds a planned activation of one kind."""
-    users = provenance.users_of_parameter(graph, weight)
+    users = weights.users_of_parameter(graph, weight)
     target.calls = len(users)
     kinds = {act.site.kind for act in target.acts}
     if len(kinds) > 1:
@@ -177,30 +177,29 @@ def _source(
     node: fx.Node, graph: fx.Graph, model: nn.Module, alive: set[fx.Node]
 ) -> tuple[str, list[str], str]:
     """Returns path, norms and an empty reason, or why there is no such layer."""
-    if node not in alive:
-        return "", [], "an output activation: no layer follows it"
-    if provenance.is_gate(node):
-        return "", [], "a gate: its output multiplies other data"
+    reason = _no_hidden_activation(node, alive)
+    if reason:
+        return "", [], reason
     chain = provenance.trace_back(node)
     if chain.source is None:
         return "", [], chain.reason
     if any(True for _ in provenance.strangers(node, chain)):
         return "", [], "the layer's output is also used elsewhere"
-    name = provenance.weight_name(chain.source)
+    name = weights.weight_name(chain.source)
     if name is None:
-        return "", [], provenance.computed(chain.source)
+        return "", [], weights.computed(chain.source)
     path = name.rpartition(".")[0]
     module = model.get_submodule(path)
     if not name.endswith("weight") or not _fits(module, chain.source):
         return "", [], f"fed by {path} ({type(module).__name__}), whose axis is unknown"
-    if provenance.path_of(chain.source) != path:
+    if nodes.path_of(chain.source) != path:
         return "", [], f"the weight of {path} is used outside its forward"
     return path, chain.norms, ""
 
 
 def _fits(module: nn.Module, source: fx.Node) -> bool:
     """Tells whether an operation uses a layer's weight as that layer does."""
-    product = provenance.weight_of(source)
+    product = weights.weight_of(source)
     if is_hub_conv1d(type(module)):
         return product is not None and not product.rows
     if product is not None:
@@ -222,11 +221,11 @@ def plan_activations(
 ) -> Plan:
     """Returns the activations to replace, for ``adact``."""
     plan = Plan()
-    alive = provenance.hidden(graph)
+    alive = roles.hidden(graph)
     found: dict[object, ActTarget] = {}
     rejected: dict[object, str] = {}
     for node in graph.nodes:
-        act = provenance.act_of(node)
+        act = nodes.act_of(node)
         if act is None:
             continue
         key = _identity(act)
@@ -240,10 +239,13 @@ def plan_activations(
             rejected.setdefault(key, reason)
             continue
         target = found.setdefault(
-            key, ActTarget(act.site.path, act.site.kind, fed_by=path)
+            key, ActTarget(_place(act), act.site.kind, fed_by=path)
         )
         target.acts.append(act)
     for key, target in found.items():
+        kinds = sorted({act.site.kind for act in target.acts})
+        if len(kinds) > 1:
+            rejected.setdefault(key, f"{' and '.join(kinds)} at one place")
         if key in rejected:
             for act in target.acts:
                 plan.refuse(act, f"another call of the same: {rejected[key]}")
@@ -255,13 +257,18 @@ def plan_activations(
 
 def _identity(act: Act) -> object:
     """Returns what all calls of one activation have in common."""
-    if act.own or act.caller is None:
+    if act.caller is None:
         return act.site.path
-    return act.caller.path, act.caller.code, act.caller.span
+    return act.caller
+
+
+def _place(act: Act) -> str:
+    """Returns the module that is replaced, or whose method makes the call."""
+    return act.site.path if act.caller is None else act.caller.path
 
 
 def _feeder(chain: provenance.Chain) -> str:
-    name = provenance.weight_name(chain.source) if chain.source is not None else ""
+    name = weights.weight_name(chain.source) if chain.source is not None else ""
     return (name or "").rpartition(".")[0]
 
 
@@ -270,16 +277,25 @@ def _no_replacement(
 ) -> str:
     if _opened(model, act.site.path):
         return ""
-    if node not in alive:
-        return "an output activation: no layer follows it"
-    if provenance.is_gate(node):
-        return "a gate: its output multiplies other data"
+    reason = _no_hidden_activation(node, alive)
+    if reason:
+        return reason
     if act.site.kind in _ACTS_ALONE:
         return f"{act.site.kind} has parameters or randomness of its own"
-    if not act.own and act.caller is None:
-        return "called by a function that is no method of a module"
-    if not _registered(model, act.site.path):
-        return "its module is made anew in forward, or kept in a list: not registered"
+    if act.caller is not None or (act.own and _registered(model, act.site.path)):
+        return ""
+    what = "called" if not act.own else "its module is not registered, and called"
+    return f"{what} by functions of which none is a method of a module"
+
+
+def _no_hidden_activation(node: fx.Node, alive: set[fx.Node]) -> str:
+    """Returns why an activation is none between two layers, or nothing."""
+    if node not in alive:
+        return "an output activation: no layer follows it"
+    if roles.is_gate(node):
+        return "a gate: its output multiplies other data"
+    if roles.is_cap(node):
+        return "a soft cap of logits: a softmax follows it"
     return ""
 
 

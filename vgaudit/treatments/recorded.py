@@ -9,41 +9,25 @@ edits; it is never executed.
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import CodeType, FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from vgaudit.data.batch import Batch
+from vgaudit.nn import ACTIVATIONS
 from vgaudit.probe import activations, provenance, units
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.passes import shrink
 from vgaudit.probe.recording import Site
 from vgaudit.probe.state import Twin, eager, prepare_mode, untouched
 from vgaudit.probe.tensors import cast, tensors_in
+from vgaudit.treatments.callsites import CallSite, call_site
 from vgaudit.treatments.running import call_with
 
 _SAMPLES = 8
-_DEEP = 12
-
-
-@dataclass(frozen=True, slots=True)
-class CallSite:
-    """Where in the source an activation function is called.
-
-    Attributes:
-        path: the module whose method makes the call.
-        code: the method's code.
-        span: first and last line and column, as ``co_positions`` gives them.
-    """
-
-    path: str
-    code: CodeType
-    span: tuple[int | None, int | None, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +65,10 @@ class Act:
         site: key, path, kind and source line, as a scan names them.
         own: the call is that of an activation module, not of a function.
         entrance: what enters: its units and their moments.
-        caller: the call in the source, for functions.
-        function: z ↦ φ(z) on fresh tensors, for functions.
+        caller: the call in the source, for functions, and for modules that the
+            model does not register.
+        function: z ↦ φ(z) on fresh tensors, where there is a caller.
+        bounded: it has two rails.
     """
 
     site: Site
@@ -90,6 +76,7 @@ class Act:
     entrance: Entrance
     caller: CallSite | None
     function: Callable[[Tensor], Tensor] | None
+    bounded: bool
 
 
 def record(model: nn.Module, batch: Batch) -> fx.Graph:
@@ -178,7 +165,9 @@ class GraphRecorder(Recorder):
         if len(self.recording.sites) > before:
             assert entrance is not None
             function = activations.call_without_inplace(func, args, kwargs)
-            node.meta["act"] = self._act(entrance, function)
+            module = self._stack[-1][0] if self._stack else None
+            own = module is not None and units.is_torch_activation(module)
+            node.meta["act"] = self._act(entrance, function, own=own)
         self._results(node, out)
         return out
 
@@ -197,18 +186,39 @@ class GraphRecorder(Recorder):
             return
         node = self.graph.create_node("call_function", module.forward, (self._node(z),))
         node.meta["path"] = path
-        node.meta["act"] = self._act(Entrance.of(z), None)
+        # The hook runs when the module has left the stack.
+        self._stack.append((module, path))
+        try:
+            node.meta["act"] = self._act(Entrance.of(z), module.forward, own=True)
+        finally:
+            self._stack.pop()
         self._keep(out, node)
 
     def _act(
-        self, entrance: Entrance, function: Callable[[Tensor], Tensor] | None
+        self,
+        entrance: Entrance,
+        function: Callable[[Tensor], Tensor],
+        *,
+        own: bool,
     ) -> Act:
         site = next(reversed(self.recording.sites.values()))
-        module, path = self._stack[-1] if self._stack else (None, "")
-        own = module is not None and units.is_torch_activation(module)
-        if own or function is None or module is None:
-            return Act(site, own or function is None, entrance, None, None)
-        return Act(site, False, entrance, _call_site(module, path), function)
+        bounded = self._bounded(site)
+        inner: list[nn.Module] = []
+        for module, _ in reversed(self._stack):
+            if id(module) in self._names:
+                if own and not inner:
+                    break
+                caller = call_site(self._names, inner)
+                return Act(site, own, entrance, caller, function, bounded)
+            inner.append(module)
+        return Act(site, own, entrance, None, None, bounded)
+
+    def _bounded(self, site: Site) -> bool:
+        known = ACTIVATIONS.get(site.kind)
+        if known is not None:
+            return known.bounded
+        unit = self.habits.units.get(site.path)
+        return unit is None or unit.bounded
 
     # ------------------------------------------------------------ nodes
 
@@ -258,25 +268,3 @@ def _entrance(
     if activations.canonical(func, args, kwargs) is None:
         return None
     return Entrance.of(args[0])
-
-
-def _call_site(module: nn.Module, path: str) -> CallSite | None:
-    """Returns the call in a method of ``module`` that is running.
-
-    None where a function of the user's own lies in between: what else it computes
-    is not known.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    for _ in range(_DEEP):
-        if frame is None:
-            return None
-        first = frame.f_code.co_varnames[:1]
-        if first and frame.f_locals.get(first[0]) is module:
-            positions = list(frame.f_code.co_positions())
-            span = positions[frame.f_lasti // 2]
-            return CallSite(path, frame.f_code, span)
-        home = str(frame.f_globals.get("__name__", ""))
-        if home != "torch" and not home.startswith(("torch.", "vgaudit.")):
-            return None
-        frame = frame.f_back
-    return None

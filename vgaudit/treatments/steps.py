@@ -27,7 +27,8 @@ from vgaudit.nn import (
 )
 from vgaudit.plain import visible
 from vgaudit.treatments.retracing import retrace
-from vgaudit.treatments.source import CallEdit, rewritten_class
+from vgaudit.treatments.rewriting import rewritten_class
+from vgaudit.treatments.source import CallEdit
 
 _ATTRIBUTE = "vgaudit_steps"
 Kind = Literal[
