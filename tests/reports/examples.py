@@ -7,9 +7,9 @@ from typing import Any
 
 from vgaudit.errors import CannotRun
 from vgaudit.findings import Report, Suppressed
-from vgaudit.flow import Source
+from vgaudit.flow import Histogram, LayerFlow, Source
 from vgaudit.judge import failed, judge
-from vgaudit.rules.examples import chain, layer
+from vgaudit.rules.examples import chain, having, layer
 from vgaudit.suite import Entry, Suite
 
 SICK = chain([-9.0, -7.0, -5.0, -3.0, -1.0, 0.0])
@@ -50,9 +50,28 @@ def renamed(value: Any, old: str, new: str) -> Any:
     return value
 
 
+def _classes(row: LayerFlow, name: str) -> LayerFlow:
+    """Returns a row whose class, and whose activation's class, has a name."""
+    if row.activation is None:
+        return replace(row, type=name)
+    bins = Histogram(start=-1.0, width=1.0, counts=(2, 1), saturated=(1, 0))
+    mean_slope = 1e-4 if row.path.endswith("1") else 0.04
+    own = replace(
+        row.activation,
+        kind=name,
+        histogram=bins,
+        saturated_high=0.9,
+        slope_mean_square=mean_slope,
+        dead_units=60,
+    )
+    return replace(row, type=name, activation=own)
+
+
 def hostile(name: str) -> Report:
     """Returns a report whose layers, parameters and files carry a hostile name."""
-    report = judge(renamed(SICK, "layers", name))
+    layers = tuple(_classes(x, name) for x in SICK.flow.layers)
+    audit = having(SICK, layers=layers)
+    report = judge(renamed(audit, "layers", name))
     findings = tuple(renamed(f, "layers", name) for f in report.findings)
     source = Source(file=f"/x/{name}.py", line=3)
     first = replace(findings[0], source=source, evidence=(name,))

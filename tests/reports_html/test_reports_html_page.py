@@ -17,6 +17,7 @@ from vgaudit.findings import Finding, Fix
 from vgaudit.flow import (
     DeepFlow,
     Exponents,
+    Histogram,
     NotMeasured,
     ParameterPrecision,
     Source,
@@ -293,6 +294,9 @@ HOSTILE = [
 ]
 
 
+BINS = Histogram(start=-1.0, width=1.0, counts=(1, 2), saturated=(1, 0), nonfinite=1)
+
+
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_names_cannot_break_out(name) -> None:
     audit = chain(LOST)
@@ -303,6 +307,9 @@ def test_names_cannot_break_out(name) -> None:
             type=name,
             source=Source(file=name, line=1),
             parameters=tuple(replace(p, name=name) for p in item.parameters),
+            activation=None
+            if item.activation is None
+            else replace(item.activation, kind=name, histogram=BINS),
         )
         for item in audit.flow.layers
     )

@@ -12,10 +12,12 @@ import pytest
 from tests.reports_html.test_reports_html_charts import recurrence, run
 from vgaudit.cli import pictures as command
 from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
+from vgaudit.flow import Histogram
 from vgaudit.judge import failed, judge
-from vgaudit.reports import png
+from vgaudit.reports import painting, png
+from vgaudit.reports.charts import histograms
 from vgaudit.reports.png import pictures, training
-from vgaudit.rules.examples import chain, having
+from vgaudit.rules.examples import activation, chain, having
 
 REPORT = judge(chain((-9.6, -8.0, -6.0, -4.0, -2.0, 0.0)))
 
@@ -45,11 +47,34 @@ def test_there_is_a_picture_for_each_chart() -> None:
     assert {wanted} == {size(data) for data in found.values()}
 
 
+def test_histograms_have_a_picture_too() -> None:
+    found = Histogram(
+        start=-2.0, width=1.0, counts=(1, 5, 2, 1), saturated=(1, 0, 0, 1)
+    )
+    audit = activation(REPORT.audit, "layers.1", histogram=found)
+    data = pictures(replace(REPORT, audit=audit))["histograms"]
+
+    assert size(data)[0] == round(png.DOTS * png.SIZE[0])
+
+
+def test_the_bars_of_a_histogram_are_its_counts() -> None:
+    from matplotlib.figure import Figure
+
+    found = Histogram(start=-2.0, width=0.5, counts=(4, 9), saturated=(4, 0))
+    flow = activation(REPORT.audit, "layers.1", histogram=found).flow
+    axes = Figure().add_subplot()
+    painting.histograms_of(histograms.smalls(flow))(axes)
+    (small,) = axes.child_axes
+    bars = [(x.get_x(), x.get_width(), x.get_height()) for x in small.patches]
+
+    assert [(-2.0, 0.5, 4), (-1.5, 0.5, 9), (-2.0, 0.5, 4), (-1.5, 0.5, 0)] == bars
+
+
 def test_the_bars_stand_where_the_budget_says() -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
-    png._budget(REPORT.audit.flow)(axes)
+    painting.budget_of(REPORT.audit.flow)(axes)
     heights: dict[str, float] = {}
     for bar in axes.patches:
         colour = "#" + "".join(f"{round(255 * x):02x}" for x in bar.get_facecolor()[:3])
@@ -58,7 +83,8 @@ def test_the_bars_stand_where_the_budget_says() -> None:
 
     assert pytest.approx(-9.6) == lowest
     assert {
-        png.COLOURS[cause]: value for cause, value in REPORT.audit.flow.budget().items()
+        painting.COLOURS[cause]: value
+        for cause, value in REPORT.audit.flow.budget().items()
     } == pytest.approx(heights)
 
 

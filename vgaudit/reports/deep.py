@@ -234,5 +234,5 @@ def static_section(static: StaticFlow | None) -> Iterator[RenderableType]:
 def _stretch(run: PlainStretch) -> str:
     kinds = sorted({x.activation for x in run.layers} - {"linear"}) or ["linear"]
     ends = f"{visible(run.layers[0].layer)} … {visible(run.layers[-1].layer)}"
-    many = f"{count(len(run.layers), 'layer')}, {', '.join(kinds)}"
+    many = f"{count(len(run.layers), 'layer')}, {', '.join(map(visible, kinds))}"
     return f"{ends} ({many}): {decades(run.decades)} decades by theory"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vgaudit.findings import Report
 from vgaudit.flow import Audit, GradientFlow
 from vgaudit.plain import visible
+from vgaudit.reports.charts.depth import spoken
 from vgaudit.rules.wording import count, decades
 
 INCONCLUSIVE = "inconclusive: "
@@ -23,7 +24,7 @@ def headline(report: Report) -> str:
         return visible(gaps[0].removeprefix(INCONCLUSIVE) if gaps else "no verdict")
     found = next((f for f in report.findings if f.code in TRANSPORT), None)
     if found is not None and not found.unclear and found.value is not None:
-        where = visible(found.layers[0] if found.layers else "the first layer")
+        where = visible(spoken(found.layers[0]) if found.layers else "the first layer")
         away = f"{decades(abs(found.value))} decades between the output and {where}"
         return f"{TRANSPORT[found.code]}: {away}"
     worst = next((f for f in report.findings if f.level == "error"), None)
@@ -67,7 +68,7 @@ def _suppressed(report: Report) -> str:
 
 def _deepest(flow: GradientFlow) -> str:
     layer = next((x for x in flow.layers if x.weighted and x.trunk), None)
-    return visible(layer.path) if layer else "the first layer"
+    return visible(spoken(layer.path)) if layer else "the first layer"
 
 
 def unmeasured(flow: GradientFlow) -> list[str]:

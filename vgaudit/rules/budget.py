@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vgaudit.flow import Cause, GradientFlow, TrunkStep
+from vgaudit.plain import visible
 from vgaudit.rules.wording import decades, percent
 
 NOUNS: dict[Cause, str] = {
@@ -72,5 +73,5 @@ def _noun(step: TrunkStep, kinds: dict[str, str]) -> str:
     if step.cause == "activation":
         kind = kinds.get(step.name) or kinds.get(step.layer or "")
         if kind:
-            return f"{kind} slopes"
+            return f"{visible(kind, length=24)} slopes"
     return NOUNS[step.cause]

@@ -49,12 +49,20 @@ class Row:
         return low, max(1.0 - low - high, 0.0), high
 
 
-def rows(flow: GradientFlow, *, most: int = MOST) -> tuple[Row, ...]:
-    """Returns the activations in forward order; of too many, those worst off."""
+def rows(
+    flow: GradientFlow, *, most: int = MOST, measured: bool = False
+) -> tuple[Row, ...]:
+    """Returns the activations in forward order; of too many, those worst off.
+
+    Args:
+        flow: the measurement.
+        most: how many at most.
+        measured: only those with a histogram.
+    """
     found = [
         Row(_name(x.path, x.call), x.activation)
         for x in flow.layers
-        if x.activation is not None
+        if x.activation is not None and (x.activation.histogram or not measured)
     ]
     if len(found) > most:
         worst = sorted(range(len(found)), key=lambda i: _health(found[i].flow))

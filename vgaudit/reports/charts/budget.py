@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vgaudit.flow import Cause, GradientFlow, TrunkStep
+from vgaudit.plain import visible
 from vgaudit.reports.charts import frame, svg
 from vgaudit.reports.charts.depth import (
     Depth,
@@ -14,6 +15,7 @@ from vgaudit.reports.charts.depth import (
     axis,
     labels,
     shortened,
+    spoken,
     stations,
 )
 from vgaudit.reports.charts.figure import Figure, Grid, Key, called, figure
@@ -195,7 +197,7 @@ def _worst(found: Sequence[Bar], middles: Sequence[float], y: Linear) -> str:
     if not gain < -0.3:
         return ""
     station = found[i].station
-    words = f"{shortened(station.first, WORST)} {_signed(gain, 1)}"
+    words = f"{shortened(spoken(station.first), WORST)} {_signed(gain, 1)}"
     # The stairs rise to the right: above a bar there is room on its left, below it
     # on its right.
     below = y(station.end) + 15
@@ -248,7 +250,7 @@ def _keys(flow: GradientFlow) -> tuple[Key, ...]:
     }
     nouns = dict(NOUNS)
     if len(slopes) == 1:
-        nouns["activation"] = f"{slopes.pop()} slopes"
+        nouns["activation"] = f"{visible(slopes.pop(), length=24)} slopes"
     shown = sorted(total, key=lambda cause: _rank(total[cause]))
     return tuple(
         Key(f"c-{cause}", nouns[cause], _signed(total[cause])) for cause in shown

@@ -151,6 +151,11 @@ def nodes(flow: GradientFlow) -> tuple[tuple[float, TrunkStep], ...]:
     return tuple(found)
 
 
+def spoken(path: str) -> str:
+    """Returns a layer's name as a sentence can hold it: ``0`` is ``layer 0``."""
+    return f"layer {path}" if path and not any(map(str.isalpha, path)) else path
+
+
 def shortened(name: str, length: int = LABEL) -> str:
     """Returns the end of a name, which tells layers apart, as an axis shows it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import cycle, groupby
 
 from vgaudit.flow import Exponents, GradientFlow, ParameterPrecision
 from vgaudit.reports.charts import svg
@@ -72,8 +72,13 @@ def scale(shown: Sequence[ParameterPrecision]) -> Linear:
 
 
 def _reach(exponents: Exponents) -> tuple[int, int]:
-    """Returns the least and the largest exponent that occurs, the latter plus one."""
-    used = [i for i, n in enumerate(exponents.counts) if n]
+    """Returns the least and the largest exponent of a cell, the latter plus one.
+
+    Where no exponent has share enough for a cell, the ends of all that occur.
+    """
+    total = max(exponents.total, 1)
+    used = [i for i, n in enumerate(exponents.counts) if depth(n / total)]
+    used = used or [i for i, n in enumerate(exponents.counts) if n]
     return exponents.lowest + used[0], exponents.lowest + used[-1] + 1
 
 
@@ -116,11 +121,12 @@ def _limits(x: Linear, height: float) -> str:
 def _ticks(x: Linear, height: float) -> str:
     """Returns labels at powers of ten: 10⁻⁶ lies at the exponent −19.9."""
     two = math.log10(2.0)
-    values = round_values(x.low * two, x.high * two, 7)
+    values = [v for v in round_values(x.low * two, x.high * two, 7) if v == round(v)]
     return "".join(
-        svg.label(_power(value), x(value / two), height + 16, kind="t", anchor="middle")
-        for value in values
-        if value == round(value)
+        svg.label(
+            _power(value), x(value / two), height + 16, kind=kind, anchor="middle"
+        )
+        for value, kind in zip(values, cycle(("t", "t w")), strict=False)
     )
 
 

@@ -10,7 +10,16 @@ from vgaudit import __version__
 from vgaudit.findings import Finding, Report
 from vgaudit.flow import Audit, GradientFlow, LayerFlow
 from vgaudit.plain import visible
-from vgaudit.reports.charts import activations, budget, deep, exponents, lag, profile
+from vgaudit.reports.charts import (
+    activations,
+    budget,
+    deep,
+    exponents,
+    histograms,
+    lag,
+    profile,
+)
+from vgaudit.reports.charts.depth import spoken
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
 from vgaudit.reports.html.findings import MOST, Shown, grouped
 from vgaudit.reports.transport import line_of
@@ -87,7 +96,7 @@ def charts(report: Report) -> tuple[Section, ...]:
     )
     sections = (
         ("Where the gradient goes", transport),
-        ("Activations", (activations.draw(flow),)),
+        ("Activations", (activations.draw(flow), histograms.draw(flow))),
         ("Recurrent layers", (lag.draw(flow),)),
         ("Deep measurements", _deep(flow)),
     )
@@ -208,7 +217,7 @@ def _figures(report: Report, audit: Audit) -> Iterator[Stated]:
         yield Stated("decades a layer", figure(per_layer), layers)
     worst = flow.worst_step
     if worst is not None and worst.gain.value < 0:
-        name = called(worst.layer or worst.name)
+        name = called(spoken(worst.layer or worst.name))
         yield Stated("worst step, decades", figure(worst.gain.value), name)
     yield Stated(
         "parameters", f"{audit.target.parameters:,}", called(audit.target.architecture)
