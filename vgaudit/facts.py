@@ -116,7 +116,7 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """The environment of a run."""
+    """The environment of a run; ``world_size`` processes shared it."""
 
     torch: str
     python: str
@@ -125,3 +125,4 @@ class RunFacts:
     seconds: float
     sandbox: str = "not sandboxed"
     nondeterministic: tuple[str, ...] = ()
+    world_size: int = 1

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
 import torch
 
 from vgaudit import data
+from vgaudit.distributed.group import Group
 from vgaudit.errors import NothingMeasured
 from vgaudit.flow import (
     Audit,
@@ -33,7 +34,9 @@ Progress = Callable[[str], object]
 _ALERT = re.compile(r"^(\S+) does not have a deterministic implementation")
 
 
-def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
+def measure(
+    job: ScanJob, progress: Progress | None = None, group: Group | None = None
+) -> Audit:
     """Returns the measurement that a job asks for.
 
     A model with NaN or infinite weights is not run unless the job allows it: the
@@ -43,6 +46,7 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
         job: what to scan, on what, and how.
         progress: told the name of each phase as it begins; where it answers True,
             the scan ends with the batches that it has measured.
+        group: the ranks that share the scan; each returns the whole.
 
     Raises:
         VgauditError: the model or its data cannot be loaded or run, or nothing
@@ -50,21 +54,28 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
     """
     say = progress or (lambda _phase: None)
     started = time.perf_counter()
-    _begin(say, "loading the model")
-    loaded = open_model(job.spec, job.load)
+    with _agreeing(group):
+        _begin(say, "loading the model")
+        loaded = open_model(job.spec, job.load)
     target = replace(loaded.target, arch=job.load.arch or "")
     alerts: list[str] = []
     if loaded.target.nonfinite_weights and not job.probe.allow_nonfinite:
         facts, flow = _no_data(job), _no_figures(job)
     else:
-        _begin(say, "opening the data")
-        batches = data.open_batches(
-            loaded.module, job.data, loaded.example, mode=job.probe.mode
-        )
-        loss = data.resolve_loss(job.data.loss, batches.labelled)
+        with _agreeing(group):
+            _begin(say, "opening the data")
+            batches = data.open_batches(
+                loaded.module, job.data, loaded.example, mode=job.probe.mode
+            )
+            loss = data.resolve_loss(job.data.loss, batches.labelled)
         with _alerts() as alerts:
             flow = probe(
-                loaded.module, batches, loss=loss, options=job.probe, progress=progress
+                loaded.module,
+                batches,
+                loss=loss,
+                options=job.probe,
+                progress=progress,
+                group=group,
             )
         flow, facts = data.settle(flow, batches.facts, loss)
     run = run_facts(
@@ -73,7 +84,13 @@ def measure(job: ScanJob, progress: Progress | None = None) -> Audit:
         started=started,
         nondeterministic=tuple(sorted(set(alerts))),
     )
+    run = replace(run, world_size=1 if group is None else group.size)
     return Audit(target=target, data=facts, run=run, flow=flow)
+
+
+def _agreeing(group: Group | None) -> contextlib.AbstractContextManager[None]:
+    """Returns a block at whose end all ranks go on, or none."""
+    return contextlib.nullcontext() if group is None else group.agreeing()
 
 
 def outline(job: ScanJob, progress: Progress | None = None) -> Structure:
@@ -133,7 +150,7 @@ def _no_figures(job: ScanJob) -> GradientFlow:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alerts() -> Iterator[list[str]]:
     """Collects the operations that say of themselves that they are not deterministic.
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from vgaudit.errors import BadConfig
 
+MEETING = "VGAUDIT_MEETING"
+"""The variable that names what the ranks meet for, to tell several meetings apart."""
+
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 

@@ -28,6 +28,7 @@ from vgaudit.errors import BadConfig, CannotRun, VgauditError
 from vgaudit.flow import Audit
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.plain import to_json, to_plain
+from vgaudit.ranks import launched
 from vgaudit.sandbox import OPEN, Rules, close
 
 __all__ = ["TASKS", "main"]
@@ -63,6 +64,11 @@ class Parent:
             self._last = (now, progress.finished, progress.run)
             self._send("progress", progress)
 
+    def lost(self, error: VgauditError) -> None:
+        """Ends this process, stuck as it is, because another rank is gone."""
+        self._send("error", _traced(error.to_dict()))
+        os._exit(0)
+
     @property
     def stopping(self) -> bool:
         """Whether the parent asked to end after the current step."""
@@ -89,7 +95,17 @@ def scan(record: dict[str, Any], parent: Parent) -> Any:
         parent(phase)
         return parent.stopping
 
-    return measure(_scan_job(record), say)
+    job, ranks = _scan_job(record), launched()
+    if ranks is None:
+        return measure(job, say)
+    from vgaudit.distributed import joined
+
+    parent(f"waiting for {ranks.size} ranks")
+    device = ranks.device(job.probe.device)
+    with joined(ranks, device, lost=parent.lost) as group:
+        return measure(
+            replace(job, probe=replace(job.probe, device=device)), say, group
+        )
 
 
 def inspect(record: dict[str, Any], progress: Progress) -> Any:
@@ -127,7 +143,18 @@ def retrain(record: dict[str, Any], parent: Parent) -> Any:
         listener = Listener(
             say=parent, report=parent.report, stop=lambda: asked() or parent.stopping
         )
-        return retrained(job, listener)
+        ranks = launched()
+        if ranks is None:
+            return retrained(job, listener)
+        from vgaudit.distributed import joined
+        from vgaudit.training.crew import Crew
+
+        parent(f"waiting for {ranks.size} ranks")
+        device = ranks.device(job.scan.probe.device)
+        probe = replace(job.scan.probe, device=device)
+        job = replace(job, scan=replace(job.scan, probe=probe))
+        with joined(ranks, device, lost=parent.lost) as group:
+            return retrained(job, listener, Crew(group))
 
 
 def fix(record: dict[str, Any], parent: Parent) -> Any:

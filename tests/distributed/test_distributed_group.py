@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -176,3 +177,30 @@ def test_four_ranks_end_with_the_error_of_one(way: str) -> None:
     said = "the batch is bad" if way == "raises" else "its process ended without a word"
     others = [found[rank] for rank in (0, 2, 3)]
     assert [("CannotRun", f"rank 1 failed: {said}")] * 3 == others
+
+
+def causes(ranks: Ranks, collectively: bool) -> list[str]:
+    """Returns the chain of causes of an error that all ranks came to themselves."""
+    chain: list[str] = []
+    try:
+        with (
+            joined(ranks) as group,
+            group.agreeing() if collectively else nullcontext(),
+        ):
+            try:
+                raise FileNotFoundError("x.pt")
+            except FileNotFoundError as error:
+                raise CannotRun("no such file") from error
+    except CannotRun as caught:
+        found: BaseException | None = caught
+        while found is not None and len(chain) < 9:
+            chain.append(type(found).__name__)
+            found = found.__cause__
+    return chain
+
+
+@pytest.mark.parametrize("collectively", [True, False])
+def test_an_error_keeps_its_causes_and_is_not_its_own(collectively: bool) -> None:
+    chain = ["CannotRun", "FileNotFoundError"]
+
+    assert [chain] * 2 == together(causes, 2, collectively)

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from vgaudit.cli import ranked
+
 __all__ = ["main"]
 
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
@@ -25,13 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     _stop_on_signals()
+    part = ranked.taken(typed)
     try:
-        status = _run(typed or ["--help"])
+        status = _run(typed or ["--help"]) if part.works else 0
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads on; keep the interpreter from failing on its last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = PIPE_CLOSED
+    part.leave(status)
     sys.exit(status)
 
 

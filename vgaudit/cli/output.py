@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from vgaudit.cli import ranked
 from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
 from vgaudit.findings import Report
 from vgaudit.plain import visible
@@ -54,14 +55,17 @@ class Outputs:
             CannotWrite: a file could not be written.
         """
         renderer(given["format"])
+        writes = ranked.writes()
         return cls(
             form=given["format"],
             files=destinations(
-                given["report"] or (), inputs=inputs, force=given["force"]
+                (given["report"] or ()) if writes else (),
+                inputs=inputs,
+                force=given["force"],
             ),
             look=look(top=given["top"], verbose=given["verbose"]),
             quiet=given["quiet"],
-            summary=True,
+            summary=writes,
         )
 
     def deliver(self, report: Report) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from vgaudit.cli import ranked
 from vgaudit.errors import BadConfig, CannotWrite
 from vgaudit.findings import Report
 from vgaudit.plain import visible
@@ -32,7 +33,7 @@ def check(folder: Path | None) -> None:
         BadConfig: matplotlib is not installed.
         CannotWrite: there is no such folder.
     """
-    if folder is None:
+    if folder is None or not ranked.writes():
         return
     if importlib.util.find_spec("matplotlib") is None:
         raise BadConfig(
@@ -51,7 +52,7 @@ def save(folder: Path | None, report: Report, *, force: bool) -> tuple[Path, ...
     Raises:
         CannotWrite: a file exists already, or the system refuses.
     """
-    if folder is None:
+    if folder is None or not ranked.writes():
         return ()
     from vgaudit.reports.png import pictures
 

@@ -19,13 +19,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from vgaudit.errors import CannotRun, VgauditError, from_dict
 from vgaudit.job import ScanJob
 from vgaudit.plain import to_json, visible
+from vgaudit.ranks import launched
 from vgaudit.sandbox import Rules, environment
 
 MOST_BYTES = 512 * 2**20
@@ -125,6 +126,7 @@ def run(
             crashed, or ran beyond a limit.
         WorkerBug: an error in vgaudit itself.
     """
+    limits = _meeting(limits, task)
     with _scratch() as folder:
         conversation = _Conversation(_started(limits.rules, folder), watcher)
         try:
@@ -137,6 +139,13 @@ def run(
             raise _why(end, conversation, job) from None
         finally:
             conversation.close()
+
+
+def _meeting(limits: Limits, task: str) -> Limits:
+    """Lets the worker meet those of the other ranks, where there are any."""
+    if launched() is None or limits.rules.meeting:
+        return limits
+    return replace(limits, rules=replace(limits.rules, meeting=task))
 
 
 def _request(task: str, job: Any, limits: Limits, folder: str) -> bytes:

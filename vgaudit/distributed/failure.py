@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch.distributed as dist
 
@@ -20,35 +20,72 @@ from vgaudit.ranks import Ranks
 
 _FAILED = "failed"
 _BEAT = 0.25
+_LOOK_EVERY = 4
 _PATIENCE = 3.0
+_SILENCE = 10.0
+_GRACE = 5.0
 # What gloo, NCCL and the store say when somebody else has gone.
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 _ECHO_TYPES = (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
+
+Lost = Callable[[VgauditError], object]
 
 
 class Pulse(threading.Thread):
     """Shows the other ranks that this one lives, by a number that grows.
 
+    It also watches theirs. Where one has failed or fallen silent, and this rank does
+    not notice by itself (it computes, or waits in a collective that nothing ends),
+    ``lost`` is called.
+
     Args:
         store: where all ranks meet.
-        rank: this one.
+        ranks: the place of this one.
+        lost: takes the error that ends the run; None to leave it to the collectives.
     """
 
-    def __init__(self, store: dist.Store, rank: int) -> None:
+    def __init__(self, store: dist.Store, ranks: Ranks, lost: Lost | None) -> None:
         super().__init__(name="vgaudit-pulse", daemon=True)
-        self._store, self._rank = store, rank
+        self._store, self._ranks, self._lost = store, ranks, lost
+        self._others = [r for r in range(ranks.size) if r != ranks.rank]
+        self._seen = {other: (b"", time.monotonic()) for other in self._others}
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Beats until it is ended, or the store is gone."""
-        with contextlib.suppress(RuntimeError):
-            while not self._ended.wait(_BEAT):
-                self._store.add(_pulse(self._rank), 1)
+        """Beats and looks until it is ended, or a rank is lost."""
+        beats, error = 0, None
+        store = self._store
+        try:
+            # All keys are there before anybody asks for them.
+            store.add(_pulse(self._ranks.rank), 1)
+            store.wait([_pulse(other) for other in self._others])
+            while error is None and not self._ended.wait(_BEAT):
+                store.add(_pulse(self._ranks.rank), 1)
+                beats += 1
+                if beats % _LOOK_EVERY == 0:
+                    error = self._looked()
+        except RuntimeError:
+            error = _vanished([] if self._ranks.first else [0])
+        if error is not None and not self._ended.wait(_GRACE) and self._lost:
+            self._lost(error)
 
     def end(self) -> None:
         """Stops; to be called before the store goes."""
         self._ended.set()
         self.join(timeout=2 * _BEAT)
+
+    def _looked(self) -> VgauditError | None:
+        told = _told(self._store, patient=False)
+        if told is not None:
+            who, error = told
+            return error if who == self._ranks.rank else _named(who, error)
+        now = time.monotonic()
+        pulses = self._store.multi_get([_pulse(other) for other in self._others])
+        for other, pulse in zip(self._others, pulses, strict=True):
+            if pulse != self._seen[other][0]:
+                self._seen[other] = (pulse, now)
+        silent = [o for o in self._others if now - self._seen[o][1] > _SILENCE]
+        return _vanished(silent) if silent else None
 
 
 def _pulse(rank: int) -> str:

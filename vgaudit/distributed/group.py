@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -14,7 +15,7 @@ from torch import Tensor
 from vgaudit.distributed import failure
 from vgaudit.distributed.wire import packed, unpacked
 from vgaudit.errors import BadConfig, CannotRun
-from vgaudit.ranks import Ranks
+from vgaudit.ranks import MEETING, Ranks
 
 TIMEOUT = 1800.0
 """Seconds that a rank waits for another one before it gives up."""
@@ -114,7 +115,7 @@ class Group:
         records = self.everywhere(failure.record(error))
         failed = [(rank, text) for rank, text in enumerate(records) if text]
         if failed:
-            raise self._settle(failure.agreed(failed, self.ranks, error)) from error
+            self._settle(failure.agreed(failed, self.ranks, error), error)
 
     @contextlib.contextmanager
     def agreeing(self) -> Iterator[None]:
@@ -146,18 +147,29 @@ class Group:
         except Exception as error:
             if error is self._settled:
                 raise
-            found = failure.cause(self._store, self.ranks, error)
-            raise self._settle(found) from (None if found is error else error)
+            self._settle(failure.cause(self._store, self.ranks, error), error)
 
-    def _settle(self, error: Exception) -> Exception:
-        """Keeps an error that all ranks know of, so that nobody tells it again."""
-        self._settled = error
-        return error
+    def _settle(self, found: Exception, error: BaseException | None) -> NoReturn:
+        """Raises what all ranks know of, so that nobody tells it again.
+
+        Args:
+            found: what to raise.
+            error: what came up on this rank; an error is not its own cause.
+        """
+        self._settled = found
+        if found is error:
+            raise found
+        raise found from error
 
 
 @contextlib.contextmanager
 def joined(
-    ranks: Ranks, device: str = "cpu", *, name: str = "run", timeout: float = TIMEOUT
+    ranks: Ranks,
+    device: str = "cpu",
+    *,
+    name: str = "",
+    timeout: float = TIMEOUT,
+    lost: failure.Lost | None = None,
 ) -> Iterator[Group]:
     """Joins the other ranks, on gloo and for CUDA devices on NCCL, and leaves again.
 
@@ -168,7 +180,10 @@ def joined(
         ranks: the place of this process, as torchrun said it.
         device: where the task runs; ``cuda`` means the device of the local rank.
         name: of the task; further groups of the same launch need further names.
+            By default what the command line calls it.
         timeout: seconds to wait for the other ranks.
+        lost: called from another thread with the error of a rank that has failed or
+            died while this one is stuck; may end the process.
 
     Raises:
         BadConfig: this torch has no torch.distributed, or no such device.
@@ -184,9 +199,9 @@ def joined(
     if kind.type == "cuda":
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(kind)
-    store = _met(ranks, name, timeout, backend)
+    store = _met(ranks, name or os.environ.get(MEETING, "run"), timeout, backend)
     group = Group(ranks, store)
-    pulse = failure.Pulse(store, ranks.rank)
+    pulse = failure.Pulse(store, ranks, lost)
     pulse.start()
     try:
         with group.failing():

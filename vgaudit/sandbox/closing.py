@@ -30,7 +30,12 @@ def close(rules: Rules) -> str:
     _no_core_dumps()
     own = (*rules.writable, tempfile.gettempdir(), SHARED_MEMORY)
     try:
-        held = landlock.restrict(writable=own, devices=DEVICES, network=rules.network)
+        held = landlock.restrict(
+            writable=own,
+            devices=DEVICES,
+            network=rules.network or bool(rules.meeting),
+            peers=bool(rules.meeting),
+        )
         reason = "this system has no Landlock"
     except OSError as error:
         held, reason = None, str(error)
@@ -45,7 +50,7 @@ def _demand(held: landlock.Held | None, reason: str, rules: Rules) -> None:
             f"--require-sandbox: {reason}",
             hint="run on Linux 6.7 or later with Landlock enabled, or leave it out",
         )
-    if not rules.network and not held.tcp:
+    if not rules.network and not rules.meeting and not held.tcp:
         raise CannotRun(
             f"--require-sandbox: Landlock {held.version} cannot hold back TCP",
             hint="run on Linux 6.7 or later, or leave --require-sandbox out",
@@ -59,6 +64,8 @@ def _described(held: landlock.Held, rules: Rules) -> str:
     promises.append("no programs")
     if held.tcp:
         promises.append("no TCP")
+    elif rules.meeting:
+        promises.append("TCP open for torch.distributed")
     if held.signals:
         promises.append("no signals")
     return f"Landlock {held.version}: {', '.join(promises)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from vgaudit.ranks import MEETING
 from vgaudit.sandbox.rules import Rules
 
 _SECRET = re.compile(
@@ -28,6 +29,10 @@ _FOR_NETWORK = re.compile(
     r"|CURL_CA_BUNDLE|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|HF_ENDPOINT",
     re.IGNORECASE,
 )
+_FOR_RANKS = re.compile(
+    r"RANK|WORLD_SIZE|(?:LOCAL|GROUP|ROLE)_(?:RANK|WORLD_SIZE|NAME)"
+    r"|MASTER_(?:ADDR|PORT)|(?:TORCHELASTIC|GLOO|NCCL)_.+"
+)
 _CACHES = {
     "HF_MODULES_CACHE": "hf-modules",
     "MPLCONFIGDIR": "matplotlib",
@@ -48,20 +53,24 @@ def environment(rules: Rules, given: Mapping[str, str], folder: str) -> dict[str
         given: the environment of the parent.
         folder: a fresh folder for temporary files and the caches of libraries.
     """
+    meeting = {MEETING: rules.meeting} if rules.meeting else {}
     if rules.mode == "off":
-        return dict(given)
+        return {**given, **meeting}
     kept = {
         name: value
         for name, value in given.items()
         if name in rules.passed or _may_see(name, rules)
     }
     places = {name: f"{folder}/{place}" for name, place in _CACHES.items()}
-    return {**kept, **places, "TMPDIR": folder, "TEMP": folder, "TMP": folder}
+    own = {"TMPDIR": folder, "TEMP": folder, "TMP": folder}
+    return {**kept, **places, **own, **meeting}
 
 
 def _may_see(name: str, rules: Rules) -> bool:
     if _FOR_NETWORK.fullmatch(name):
         return rules.network
+    if _FOR_RANKS.fullmatch(name):
+        return bool(rules.meeting)
     if _SECRET.search(name):
         return False
     return rules.own_code or _NEEDED.fullmatch(name) is not None

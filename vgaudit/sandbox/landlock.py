@@ -75,7 +75,11 @@ def version() -> int:
 
 
 def restrict(
-    *, writable: Iterable[str], devices: Iterable[str], network: bool
+    *,
+    writable: Iterable[str],
+    devices: Iterable[str],
+    network: bool,
+    peers: bool = False,
 ) -> Held | None:
     """Gives up writing elsewhere, executing programs and TCP; None without Landlock.
 
@@ -83,6 +87,7 @@ def restrict(
         writable: folders below which everything may be written.
         devices: folders below which existing files may be written to.
         network: keep TCP.
+        peers: keep abstract sockets, by which NCCL's processes on one machine meet.
 
     Raises:
         OSError: the kernel offers Landlock and refuses it here.
@@ -96,7 +101,7 @@ def restrict(
     attributes = _Ruleset(
         EXECUTE | files,
         BIND_TCP | CONNECT_TCP if tcp else 0,
-        ABSTRACT_SOCKETS | SIGNALS if signals else 0,
+        (SIGNALS if peers else ABSTRACT_SOCKETS | SIGNALS) if signals else 0,
     )
     size = 24 if known >= 6 else 16 if known >= 4 else 8
     ruleset = _checked(CREATE_RULESET, ctypes.byref(attributes), size, 0)

@@ -17,6 +17,8 @@ class Rules:
             it cannot, ``off`` closes nothing.
         writable: folders below which files may be written.
         network: TCP connections are allowed, to fetch weights that were asked for.
+        meeting: what the worker meets those of other ranks for, by TCP; empty where
+            it works alone.
         passed: environment variables that the worker sees whatever their name.
         own_code: the user named code to run, which may read its environment;
             without it the worker sees only what torch needs.
@@ -25,5 +27,6 @@ class Rules:
     mode: Mode = "auto"
     writable: tuple[str, ...] = ()
     network: bool = False
+    meeting: str = ""
     passed: tuple[str, ...] = ()
     own_code: bool = False
