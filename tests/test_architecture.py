@@ -26,6 +26,7 @@ WORDS = {
     "retraining",
     "suite",
     "terms",
+    "typed",
 }
 JUDGEMENT = {
     "baseline",
@@ -80,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 LIBRARIES = {
     **{name: set() for name in WORDS},
+    "typed": {"pydantic"},
     "sandbox": set(),
     **{name: {"pydantic", "rich", "jinja2"} for name in JUDGEMENT},
     "cli": {"typer", "rich"},

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vgaudit import __version__
 from vgaudit.compare import pairs
@@ -22,9 +21,7 @@ from vgaudit.rules.gate.known import known
 from vgaudit.rules.gate.metrics import METRICS
 from vgaudit.suite import Suite
 from vgaudit.terms import Known
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from vgaudit.typed import Mismatch, typed
 
 FORMAT = 1
 METRICS_VERSION = 1
@@ -110,8 +107,6 @@ def parse(text: str, shown: str) -> Baseline:
     Raises:
         BadConfig: it is none, or of another version.
     """
-    from pydantic import ValidationError
-
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -120,14 +115,9 @@ def parse(text: str, shown: str) -> Baseline:
         ) from error
     _refuse_versions(record, shown)
     try:
-        return _adapter().validate_python(record)
-    except ValidationError as error:
-        entry = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in entry["loc"])
-        raise BadConfig(
-            f"{shown} is no baseline: {visible(place)}: {visible(entry['msg'])}",
-            hint=_REWRITE,
-        ) from error
+        return typed(Baseline, record)
+    except Mismatch as error:
+        raise BadConfig(f"{shown} is no baseline: {error}", hint=_REWRITE) from error
 
 
 def targets_for(
@@ -211,10 +201,3 @@ def _refuse_versions(record: Any, shown: str) -> None:
             f"{METRICS_VERSION}",
             hint=_REWRITE,
         )
-
-
-@cache
-def _adapter() -> TypeAdapter[Baseline]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Baseline)

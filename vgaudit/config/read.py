@@ -16,10 +16,9 @@ from vgaudit.plain import visible
 from vgaudit.rules.gate.metrics import metric
 from vgaudit.rules.selection import configured
 from vgaudit.terms import Budget, Ignore
+from vgaudit.typed import Mismatch, typed
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from vgaudit.config.tables import Budgets, ProjectTable, Shared, TargetTable
 
 OWN, PROJECT = "vgaudit.toml", "pyproject.toml"
@@ -112,30 +111,27 @@ def _record(file: Path) -> dict[str, Any]:
 
 
 def _parsed(record: Mapping[str, Any], where: str) -> ProjectTable:
-    from pydantic import ValidationError
-
     from vgaudit.config.tables import ProjectTable
 
     refuse_trust(record, where)
     try:
-        return ProjectTable.model_validate(record)
-    except ValidationError as error:
+        return typed(ProjectTable, record)
+    except Mismatch as error:
         raise _explained(error, where) from error
 
 
-def _explained(error: ValidationError, where: str) -> BadConfig:
+def _explained(error: Mismatch, where: str) -> BadConfig:
     from vgaudit.config.tables import KNOWN, spellings
 
-    entry = error.errors(include_url=False, include_input=False)[0]
-    path = [str(part) for part in entry["loc"]]
-    if entry["type"] == "extra_forbidden":
+    path = list(error.path)
+    if error.kind == "extra_forbidden":
         outer = [part for part in path[:-1] if part in KNOWN]
         names = spellings(KNOWN[outer[-1] if outer else ""])
         return BadConfig(
             f"{where}: unknown key '{visible(path[-1])}'{_inside(path[:-1])}",
             hint=f"{nearest(path[-1], names)}known: {', '.join(names)}",
         )
-    message = str(entry["msg"]).removeprefix("Value error, ")
+    message = error.fault.removeprefix("Value error, ")
     return BadConfig(
         f"{where}: {visible('.'.join(path)) or 'the table'}: {visible(message)}",
         hint="see docs/config.md for every key and its type",

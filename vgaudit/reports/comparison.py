@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vgaudit.compare import Comparison, Figures
 from vgaudit.conversion import Conversion, Edit
@@ -16,9 +15,7 @@ from vgaudit.flow import Source
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
 from vgaudit.rules.wording import count, decades, number, percent
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from vgaudit.typed import Mismatch, typed
 
 SCHEMA_VERSION = "1.0"
 LABEL = 28
@@ -75,20 +72,10 @@ def parse_conversion(record: object) -> Conversion:
     Raises:
         CannotLoad: it is none.
     """
-    from pydantic import ValidationError
-
     try:
-        return _adapter().validate_python(record)
-    except ValidationError as error:
-        entry = error.errors(include_url=False, include_input=False)[0]
-        raise CannotLoad(f"not a conversion: {visible(entry['msg'])}") from error
-
-
-@cache
-def _adapter() -> TypeAdapter[Conversion]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Conversion)
+        return typed(Conversion, record)
+    except Mismatch as error:
+        raise CannotLoad(f"not a conversion: {error}") from error
 
 
 def _conversion(done: Conversion, top: int) -> Iterator[str]:

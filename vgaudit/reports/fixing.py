@@ -6,8 +6,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
-from typing import TYPE_CHECKING
 
 from vgaudit.errors import CannotLoad
 from vgaudit.fixing import Arm, Estimate, Fixing, Plan
@@ -15,9 +13,7 @@ from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
 from vgaudit.reports.comparison import SCHEMA_VERSION
 from vgaudit.rules.wording import count
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from vgaudit.typed import Mismatch, typed
 
 NAME = 28
 
@@ -48,23 +44,10 @@ def parse(record: object) -> Fixing:
     Raises:
         CannotLoad: it is none.
     """
-    from pydantic import ValidationError
-
     try:
-        return _adapter().validate_python(record)
-    except ValidationError as error:
-        entry = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in entry["loc"])
-        raise CannotLoad(
-            f"not a repair: {visible(place)}: {visible(entry['msg'])}"
-        ) from error
-
-
-@cache
-def _adapter() -> TypeAdapter[Fixing]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Fixing)
+        return typed(Fixing, record)
+    except Mismatch as error:
+        raise CannotLoad(f"not a repair: {error}") from error
 
 
 HEADINGS = {

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from vgaudit import __version__
 from vgaudit.errors import CannotLoad
@@ -19,9 +18,7 @@ from vgaudit.findings import Report
 from vgaudit.flow import Audit, Interval
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports.escaping import inert_json
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter, ValidationError
+from vgaudit.typed import Mismatch, adapter, typed
 
 SCHEMA_VERSION = "1.0"
 T = TypeVar("T")
@@ -100,7 +97,7 @@ def parse(text: str) -> Report:
             f"not a report that this version reads: schema_version {visible(found)}",
             hint=f"vgaudit {__version__} reads schema_version {SCHEMA_VERSION}",
         )
-    document = _validated(_document_adapter(), record, "report")
+    document = _validated(Document, record, "report")
     return Report(**{f.name: getattr(document, f.name) for f in fields(Report)})
 
 
@@ -110,7 +107,7 @@ def parse_audit(record: object) -> Audit:
     Raises:
         CannotLoad: it is no audit.
     """
-    return _validated(_audit_adapter(), record, "measurement")
+    return _validated(Audit, record, "measurement")
 
 
 def schema() -> str:
@@ -124,7 +121,7 @@ def schema() -> str:
             number = super().float_schema(schema)
             return {"anyOf": [number, {"enum": ["nan", "inf", "-inf"]}]}
 
-    record = _document_adapter().json_schema(schema_generator=Schema)
+    record = adapter(Document).json_schema(schema_generator=Schema)
     finding = record["$defs"]["Finding"]["properties"]
     finding["fingerprint"] = {"title": "Fingerprint", "type": "string"}
     head = {"$schema": _URL, "$comment": f"schema_version {SCHEMA_VERSION}"}
@@ -147,36 +144,14 @@ def _record(text: str) -> dict[str, Any]:
     return record
 
 
-def _validated(adapter: TypeAdapter[T], record: object, what: str) -> T:
-    from pydantic import ValidationError
-
+def _validated(kind: type[T], record: object, what: str) -> T:
     try:
-        return adapter.validate_python(record)
-    except ValidationError as error:
+        return typed(kind, record)
+    except Mismatch as error:
         raise CannotLoad(
-            f"not a vgaudit {what}: {_first(error)}",
+            f"not a vgaudit {what}: {error}",
             hint="the file was changed by hand, or written by another version",
         ) from error
-
-
-def _first(error: ValidationError) -> str:
-    entry = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in entry["loc"]) or "top level"
-    return f"{visible(place)}: {visible(entry['msg'])}"
-
-
-@cache
-def _document_adapter() -> TypeAdapter[Document]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Document)
-
-
-@cache
-def _audit_adapter() -> TypeAdapter[Audit]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Audit)
 
 
 def _tool(report: Report) -> Tool:

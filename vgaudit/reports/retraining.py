@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from functools import cache
-from typing import TYPE_CHECKING
 
 from vgaudit.compare import Comparison
 from vgaudit.errors import CannotLoad
@@ -15,9 +13,7 @@ from vgaudit.reports import html
 from vgaudit.reports.comparison import SCHEMA_VERSION, comparison_lines
 from vgaudit.retraining import Against, Epoch, Retraining, Run
 from vgaudit.rules.wording import count, decades, number
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from vgaudit.typed import Mismatch, typed
 
 MOST = 12
 """Epochs that text shows; JSON has them all."""
@@ -67,23 +63,10 @@ def parse(record: object) -> Retraining:
     Raises:
         CannotLoad: it is none.
     """
-    from pydantic import ValidationError
-
     try:
-        return _adapter().validate_python(record)
-    except ValidationError as error:
-        entry = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in entry["loc"])
-        raise CannotLoad(
-            f"not a training: {visible(place)}: {visible(entry['msg'])}"
-        ) from error
-
-
-@cache
-def _adapter() -> TypeAdapter[Retraining]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Retraining)
+        return typed(Retraining, record)
+    except Mismatch as error:
+        raise CannotLoad(f"not a training: {error}") from error
 
 
 def _head(done: Retraining) -> Iterator[str]:

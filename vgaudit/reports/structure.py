@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import ntpath
 from collections.abc import Iterator
-from functools import cache
-from typing import TYPE_CHECKING
 
 from vgaudit.errors import CannotLoad
 from vgaudit.flow import Structure, StructureRow
 from vgaudit.plain import to_json, visible
 from vgaudit.rules.wording import count, names
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from vgaudit.typed import Mismatch, typed
 
 MARKS = {True: "│", False: "┆"}
 """A layer on the trunk, and one on a branch."""
@@ -37,12 +33,10 @@ def parse(record: object) -> Structure:
     Raises:
         CannotLoad: it is no structure.
     """
-    from pydantic import ValidationError
-
     try:
-        return _adapter().validate_python(record)
-    except ValidationError as error:
-        raise CannotLoad("the worker sent no structure") from error
+        return typed(Structure, record)
+    except Mismatch as error:
+        raise CannotLoad(f"the worker sent no structure: {error}") from error
 
 
 def _lines(structure: Structure) -> Iterator[str]:
@@ -78,10 +72,3 @@ def _line(row: StructureRow, wide: int, kind: int) -> str:
         visible(at),
     )
     return "  ".join(cells).rstrip()
-
-
-@cache
-def _adapter() -> TypeAdapter[Structure]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Structure)

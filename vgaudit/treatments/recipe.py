@@ -11,9 +11,8 @@ import hashlib
 import inspect
 import json
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx, nn
 
@@ -23,9 +22,7 @@ from vgaudit.loading.local_file import examine
 from vgaudit.plain import to_json, visible
 from vgaudit.treatments.retracing import ROOT
 from vgaudit.treatments.steps import Step
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from vgaudit.typed import Mismatch, typed
 
 FORMAT = "vgaudit-recipe"
 VERSION = "1.0"
@@ -220,21 +217,10 @@ def parse(path: Path) -> Recipe:
 
 
 def _validated(record: dict[str, Any], shown: str) -> Recipe:
-    from pydantic import ValidationError
-
     try:
-        return _adapter().validate_python(record)
-    except ValidationError as error:
-        entry = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in entry["loc"])
+        return typed(Recipe, record)
+    except Mismatch as error:
         raise CannotLoad(
-            f"{shown} is damaged: {visible(place)}: {visible(entry['msg'])}",
+            f"{shown} is damaged: {error}",
             hint="the file was changed by hand, or written by another version",
         ) from error
-
-
-@cache
-def _adapter() -> TypeAdapter[Recipe]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Recipe)
