@@ -37,6 +37,10 @@ class Activation:
         slope: closed form of φ′, or None to ask autograd.
         rails: z below and above which a φ with two rails is saturated; None
             where it has no closed form.
+        rising: φ of one number, where φ never falls: its range follows from that
+            of z.
+        steep_above: with the usual arguments φ is saturated nowhere above
+            ``steepest``.
     """
 
     name: str
@@ -45,6 +49,8 @@ class Activation:
     bounded: bool = False
     slope: Slope | None = None
     rails: tuple[float, float] | None = None
+    rising: Callable[[float], float] | None = None
+    steep_above: bool = False
 
 
 def _step(z: Tensor, out: Tensor) -> Tensor:
@@ -52,11 +58,24 @@ def _step(z: Tensor, out: Tensor) -> Tensor:
 
 
 def _sigmoid(z: Tensor, out: Tensor) -> Tensor:
-    return (1 - out).mul_(out)
+    if not out.is_cpu:
+        return (1 - out).mul_(out)
+    slope: Tensor = torch.ops.aten.sigmoid_backward.default(out.new_ones(()), out)
+    return slope
 
 
 def _tanh(z: Tensor, out: Tensor) -> Tensor:
     return (out * out).neg_().add_(1)
+
+
+def _rising_sigmoid(z: float) -> float:
+    # Of two ways that are the same, the one that cannot overflow.
+    small = math.exp(-abs(z))
+    return (1.0 if z >= 0 else small) / (1.0 + small)
+
+
+def _rising_relu(z: float) -> float:
+    return 0.0 if z < 0 else z
 
 
 def _fused_gelu(z: Tensor, approximate: str) -> Tensor:
@@ -86,24 +105,32 @@ def _logits(scale: float) -> tuple[float, float]:
 
 
 _KNOWN = (
-    Activation("relu", slope=_step),
+    Activation("relu", slope=_step, rising=_rising_relu),
     Activation("relu6", 3.0),
-    Activation("leaky_relu"),
-    Activation("prelu"),
+    Activation("leaky_relu", steep_above=True),
+    Activation("prelu", steep_above=True),
     Activation("rrelu", slope=_random_leak),
-    Activation("elu"),
-    Activation("selu", slope_max=1.7580993),
-    Activation("celu"),
-    Activation("gelu", 1.4142135, 1.1289042),
-    Activation("silu", 2.3993573, 1.0998393, slope=_fused_silu),
-    Activation("mish", 1.4906, 1.0885),
-    Activation("hardswish", 3.0, 1.5),
+    Activation("elu", steep_above=True),
+    Activation("selu", slope_max=1.7580993, steep_above=True),
+    Activation("celu", steep_above=True),
+    Activation("gelu", 1.4142135, 1.1289042, steep_above=True),
+    Activation("silu", 2.3993573, 1.0998393, slope=_fused_silu, steep_above=True),
+    Activation("mish", 1.4906, 1.0885, steep_above=True),
+    Activation("hardswish", 3.0, 1.5, steep_above=True),
     Activation("hardsigmoid", 0.0, 1 / 6, bounded=True),
     Activation("hardtanh", bounded=True),
-    Activation("sigmoid", 0.0, 0.25, bounded=True, slope=_sigmoid, rails=_logits(1.0)),
+    Activation(
+        "sigmoid",
+        0.0,
+        0.25,
+        bounded=True,
+        slope=_sigmoid,
+        rails=_logits(1.0),
+        rising=_rising_sigmoid,
+    ),
     Activation("logsigmoid"),
-    Activation("tanh", bounded=True, slope=_tanh, rails=_logits(0.5)),
-    Activation("softplus"),
+    Activation("tanh", bounded=True, slope=_tanh, rails=_logits(0.5), rising=math.tanh),
+    Activation("softplus", steep_above=True),
     Activation("softsign", bounded=True),
     Activation("tanhshrink"),
     Activation("hardshrink"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,51 +32,74 @@ def norm(tensor: Tensor, *, near: Tensor | float = 1.0) -> Tensor | float:
         near: a norm of which this may be of the order: saves time where both are
             tiny, and changes nothing else.
     """
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         wide = torch.complex128 if tensor.is_complex() else torch.float64
         far: Tensor = torch.linalg.vector_norm(tensor, dtype=wide)
         return far.abs()
-    if tensor.dtype == torch.float32:
-        return _norm_float32(tensor, tiny=bool(0 < near <= _SAFE_LOW))
+    if tensor.dtype is torch.float32:
+        return _norm_float32(flat(tensor), near)
     return _norm_float64(tensor)
 
 
-def _norm_float32(tensor: Tensor, *, tiny: bool) -> float:
+def _norm_float32(values: Tensor, near: Tensor | float) -> float:
+    tiny = isinstance(near, float) and 0 < near <= _SAFE_LOW
     if tiny:
-        lifted = _norm_lifted(tensor)
+        lifted = _norm_lifted(values)
         if lifted <= _SAFE_LOW:
             return lifted
-    fast = math.sqrt(sum_squares(tensor))
+    fast = math.sqrt(squares_of(values))
     if _SAFE_LOW < fast < _SAFE_HIGH or math.isnan(fast):
         return fast
-    return _norm_lifted(tensor) if fast <= _SAFE_LOW else _norm_scaled(tensor)
+    return _norm_lifted(values) if fast <= _SAFE_LOW else _norm_scaled(values)
 
 
-def _norm_lifted(tensor: Tensor) -> float:
-    """Returns the norm where it is at most ``_SAFE_LOW``; more, or NaN, elsewhere."""
-    return math.sqrt(sum_squares(tensor * _LIFT)) / _LIFT
+def _norm_lifted(values: Tensor) -> float:
+    """Returns the norm where it is at most ``_SAFE_LOW``; more, or NaN, elsewhere.
+
+    Block by block, so that what is lifted stays in the cache.
+    """
+    raised = (part * _LIFT for part in _blocks(values))
+    return math.sqrt(math.fsum(torch.dot(part, part).item() for part in raised)) / _LIFT
 
 
-def _norm_scaled(tensor: Tensor) -> float:
-    low, high = torch.aminmax(tensor)
-    largest = max(-float(low), float(high))
+def _norm_scaled(values: Tensor) -> float:
+    low, high = torch.aminmax(values)
+    largest = max(-low.item(), high.item())
     if _SCALABLE < largest < 1 / _SCALABLE:
-        return largest * math.sqrt(sum_squares(tensor * (1 / largest)))
-    return _norm_float64(tensor) if largest else 0.0
+        return largest * math.sqrt(squares_of(values * (1 / largest)))
+    return _norm_float64(values) if largest else 0.0
 
 
 def sum_squares(tensor: Tensor) -> float:
-    """Returns the sum of squares of a tensor on the CPU.
+    """Returns the sum of squares of a tensor on the CPU."""
+    return squares_of(flat(tensor))
+
+
+def squares_of(values: Tensor) -> float:
+    """Returns the sum of squares of values in one dimension on the CPU.
 
     Accumulated in the tensor's own type within blocks, in float64 over them.
     """
-    flat = _in_memory_order(tensor).reshape(-1).contiguous()
-    if flat.numel() <= _BLOCK:
-        return float(torch.dot(flat, flat))
-    return math.fsum(float(torch.dot(part, part)) for part in torch.split(flat, _BLOCK))
+    if values.numel() <= _BLOCK:
+        return torch.dot(values, values).item()
+    return math.fsum(torch.dot(part, part).item() for part in _blocks(values))
+
+
+def _blocks(values: Tensor) -> Sequence[Tensor]:
+    """Returns parts of nearly equal size, of at most ``_BLOCK`` values."""
+    count = -(-values.numel() // _BLOCK)
+    return values.tensor_split(count) if count > 1 else (values,)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """Returns all values in one dimension, without a copy where that is possible."""
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    return _in_memory_order(tensor).reshape(-1).contiguous()
 
 
 def squares(tensor: Tensor) -> Tensor:
@@ -86,8 +110,6 @@ def squares(tensor: Tensor) -> Tensor:
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
     """Returns a view whose elements lie one after another, where there is one."""
-    if tensor.is_contiguous():
-        return tensor
     strides = tensor.stride()
     return tensor.permute(sorted(range(tensor.dim()), key=lambda d: -strides[d]))
 

@@ -8,6 +8,7 @@ before the end of the batch, so that the device is never waited for.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,9 +22,10 @@ from vgaudit.probe.sums import ActivationSums, MomentSums
 # Squares may be taken of values whose mean is at most so many deviations away.
 _NEAR = 4.0
 _COUNTABLE = 1 << 24
+_FLOATS = struct.Struct("ff")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Observation:
     """One activation call on one batch, perhaps still on its device.
 
@@ -33,7 +35,8 @@ class Observation:
         numbers: mean, squared deviation, min and max of z and of φ(z), then
             Σφ′², the two saturated counts and the largest |φ′|.
         count: elements. samples: samples in the batch.
-        alive: per unit, whether any slope was non-zero; None if unknown.
+        alive: per unit, whether any slope was non-zero, or the number of units where
+            all were; None if unknown.
     """
 
     key: str
@@ -41,10 +44,13 @@ class Observation:
     numbers: Tensor | list[float]
     count: int
     samples: int
-    alive: Tensor | None
+    alive: Tensor | int | None
 
     def sums(self) -> ActivationSums:
         """Returns the same as mergeable sums; waits for the device."""
+        alive = self.alive
+        if isinstance(alive, int):
+            alive = torch.ones(alive, dtype=torch.bool)
         n = self.numbers.tolist() if isinstance(self.numbers, Tensor) else self.numbers
         return ActivationSums(
             activation=self.activation,
@@ -55,7 +61,7 @@ class Observation:
             high=n[10],
             slope_max=n[11],
             samples=self.samples,
-            alive=None if self.alive is None else self.alive.cpu(),
+            alive=None if alive is None else alive.cpu(),
         )
 
 
@@ -78,7 +84,8 @@ def observe(
     """
     z, out, slope = values
     numbers: Tensor | list[float]
-    if z.device.type != "cpu":
+    alive: Tensor | int | None
+    if not z.is_cpu:
         numbers, alive = _on_device(activation, z, out, slope(), axis)
     else:
         numbers, alive = _on_host(activation, z, out, slope, axis)
@@ -133,19 +140,28 @@ def _per_unit(size: Tensor, axis: int) -> Tensor:
 
 
 def _host_saturated(
-    activation: Activation, z: Tensor, size: Tensor, top: float
+    activation: Activation, z: Tensor, size: Tensor, top: float, high: float
 ) -> tuple[float, float]:
     """Returns how many elements are on the low rail, and how many on the high one.
 
     Comparisons are written as numbers and multiplied: on a CPU that is many times
-    faster than logical operations and counts of truth values.
+    faster than logical operations and counts of truth values. ``size`` is written
+    over.
+
+    Args:
+        activation: which function.
+        z: pre-activations.
+        size: magnitudes of the slope.
+        top: the largest of them.
+        high: the largest z.
     """
     limit = activation.slope_max
     edge = SATURATION * (top if math.isinf(limit) else max(top, limit))
-    flat = torch.lt(size, edge, out=torch.empty_like(size))
+    flat = torch.lt(size, edge, out=size)
     both = _count(flat)
-    if not both:
-        return 0.0, 0.0
+    one_rail = high <= activation.steepest or (activation.steep_above and top <= limit)
+    if not both or one_rail:
+        return both, 0.0
     below = torch.le(z, activation.steepest, out=torch.empty_like(flat))
     low = _count(below.mul_(flat))
     return low, both - low
@@ -154,7 +170,7 @@ def _host_saturated(
 def _count(flags: Tensor) -> float:
     """Returns the sum of zeros and ones, exactly: float32 counts up to 2²⁴."""
     if flags.numel() <= _COUNTABLE:
-        return float(flags.sum())
+        return flags.sum().item()
     flat = flags.reshape(-1)
     starts = range(0, flat.numel(), _COUNTABLE)
     return math.fsum(float(flat[at : at + _COUNTABLE].sum()) for at in starts)
@@ -169,26 +185,40 @@ def _on_host(
     out: Tensor,
     slope: Callable[[], Tensor],
     axis: int | None,
-) -> tuple[list[float], Tensor | None]:
-    before = host_moments(z)
-    low, high = before[2], before[3]
-    if activation.name == "relu":
-        after = host_moments(out, (max(low, 0.0), max(high, 0.0)))
-        figures, alive = _relu(z, low, high, axis)
-        return [*before, *after, *figures], alive
-    after = host_moments(out)
-    if activation.rails and activation.rails[0] < low and high < activation.rails[1]:
-        figures, alive = [norms.sum_squares(slope()), 0.0, 0.0, 0.0], None
-        if axis is not None:
-            alive = torch.ones(z.shape[axis], dtype=torch.bool)
+) -> tuple[list[float], Tensor | int | None]:
+    flat = norms.flat(z)
+    least, largest = torch.aminmax(flat)
+    low, high = least.item(), largest.item()
+    figures = [*_mean_and_squares(flat), low, high]
+    flat = norms.flat(out)
+    figures += _mean_and_squares(flat)
+    if activation.rising is not None:
+        figures += _rounded(activation.rising, low, high, out.dtype)
     else:
-        size = slope().abs()
-        largest = size if axis is None else _per_unit(size, axis)
-        top = float(largest.amax())
-        alive = None if axis is None else largest > 0
-        saturated = _host_saturated(activation, z, size, top)
-        figures = [norms.sum_squares(size), *saturated, top]
-    return [*before, *after, *figures], alive
+        least, largest = torch.aminmax(flat)
+        figures += (least.item(), largest.item())
+    rails = activation.rails
+    if activation.name == "relu":
+        rest, alive = _relu(z, low, high, axis)
+    elif rails is not None and rails[0] < low and high < rails[1]:
+        rest = [norms.sum_squares(slope()), 0.0, 0.0, 0.0]
+        alive = None if axis is None else z.shape[axis]
+    else:
+        rest, alive = _by_slope(activation, z, slope(), high, axis)
+    return figures + rest, alive
+
+
+def _by_slope(
+    activation: Activation, z: Tensor, slope: Tensor, high: float, axis: int | None
+) -> tuple[list[float], Tensor | None]:
+    """Returns what follows from φ′, which is written over."""
+    # A slope that is spread over strides of zero cannot be written to.
+    size = slope.abs_() if slope.is_contiguous() else slope.abs()
+    largest = size if axis is None else _per_unit(size, axis)
+    top = largest.amax().item()
+    alive = None if axis is None else largest > 0
+    squares = norms.sum_squares(size)
+    return [squares, *_host_saturated(activation, z, size, top, high), top], alive
 
 
 def _relu(
@@ -204,21 +234,33 @@ def _relu(
     return [active, count - active, 0.0, 1.0 if active else 0.0], alive
 
 
-def host_moments(
-    values: Tensor, ends: tuple[float, float] | None = None
-) -> tuple[float, float, float, float]:
-    """Returns mean, summed squared deviation, min and max; ``ends`` if these are known.
+def _rounded(
+    rising: Callable[[float], float], low: float, high: float, dtype: torch.dtype
+) -> tuple[float, float]:
+    """Returns φ of both ends of a range as a tensor of that type would hold it."""
+    if dtype is torch.float64:
+        return rising(low), rising(high)
+    ends: tuple[float, float] = _FLOATS.unpack(_FLOATS.pack(rising(low), rising(high)))
+    return ends
+
+
+def host_moments(values: Tensor) -> tuple[float, float, float, float]:
+    """Returns mean, summed squared deviation, min and max."""
+    flat = norms.flat(values)
+    least, largest = torch.aminmax(flat)
+    return (*_mean_and_squares(flat), least.item(), largest.item())
+
+
+def _mean_and_squares(flat: Tensor) -> tuple[float, float]:
+    """Returns the mean and the summed squared deviation from it.
 
     Where the mean is within a few deviations of zero, Σx² − n·mean² in float64
     loses nothing; elsewhere the deviation is taken first.
     """
-    count = values.numel()
-    if ends is None:
-        least, largest = torch.aminmax(values)
-        ends = float(least), float(largest)
-    mean = float(values.mean())
-    raw = norms.sum_squares(values)
-    squares = raw - count * mean * mean
-    if not squares * _NEAR * _NEAR > count * mean * mean:
-        squares = norms.sum_squares(values - mean)
-    return mean, squares, *ends
+    count = flat.numel()
+    mean: float = flat.sum().item() / count
+    raised = count * mean * mean
+    squares = norms.squares_of(flat) - raised
+    if not squares * _NEAR * _NEAR > raised:
+        squares = norms.squares_of(flat - mean)
+    return mean, squares
