@@ -24,6 +24,7 @@ from vgaudit.fixing import FixOptions
 from vgaudit.flow import Audit, Target
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.judge import DEFAULT, Policy, judge
+from vgaudit.loading.dispatched import gathered
 from vgaudit.loading.loaded import Origin, finish
 from vgaudit.measure import measure
 from vgaudit.outcome import Converted, Fixed, Retrained, Watched
@@ -113,6 +114,7 @@ def convert(
     chosen = options or ConvertOptions(
         to=to, layers=tuple(layers), skip=tuple(skip), preserve=preserve, limit=limit
     )
+    model = gathered(model)
     measurement = _measurement(model, data, loss, data_options, probe_options)
     before = measurement.audit(model, describe(model)) if compare else None
     treated = treatments.treat(model, measurement.batches, chosen)
@@ -269,7 +271,7 @@ def _measured(
 ) -> Audit:
     wanted, chosen = options
     started = time.perf_counter()
-    model = spare(model)
+    model = gathered(spare(model))
     if batches is None:
         opened = sources.open_batches(model, wanted, mode=chosen.mode)
     else:

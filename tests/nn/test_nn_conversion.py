@@ -254,3 +254,10 @@ def test_reference_border_is_no_factor_of_the_weights() -> None:
     x = torch.rand(1, 2, 5, 5)
     before = inner(x)
     assert torch.allclose(fold_(inner)(x), before, rtol=1e-12)
+
+
+def test_a_forward_on_the_object_would_pass_the_rotation_by() -> None:
+    layer = nn.Linear(2, 3)
+    layer.forward = lambda x: nn.Linear.forward(layer, x)  # type: ignore[method-assign]
+    with pytest.raises(CannotRewrite, match="is replaced on the object"):
+        auto_rotate(layer)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from vgaudit.loading.dispatched import GATHERED, gathered
 from vgaudit.loading.loaded import InputHint, LoadedModel, Origin, finish
 from vgaudit.loading.spec import Spec
 
@@ -43,14 +44,16 @@ class Built:
 
 def loaded(built: Built, spec: Spec) -> LoadedModel:
     """Returns the architecture as it was built, with no file's weights."""
+    module = gathered(built.module)
+    apart = module is not built.module
     origin = Origin(
         spec=spec.text,
         format=built.format,
         tier=built.tier,
         sha256=built.sha256,
-        notes=built.notes,
+        notes=(*built.notes, GATHERED) if apart else built.notes,
     )
-    return finish(built.module, origin, architecture=built.name, example=built.example)
+    return finish(module, origin, architecture=built.name, example=built.example)
 
 
 class EmptyOnMeta(TorchFunctionMode):

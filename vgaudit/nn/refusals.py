@@ -57,6 +57,12 @@ def refuse_unusual(module: nn.Module) -> None:
             f"the {name} of {type(module).__name__} is computed, not a parameter",
             hint="remove the parametrization first",
         )
+    if "forward" in vars(module):
+        raise CannotRewrite(
+            f"the forward of {type(module).__name__} is replaced on the object, which "
+            "would pass its rotation by",
+            hint="remove the hook or patch that put it there",
+        )
     if isinstance(weight, nn.parameter.UninitializedParameter):
         raise CannotRewrite(
             f"{type(module).__name__} is not initialised", hint="run it once first"
