@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import torch
 from torch import nn
 
 from vgaudit.errors import BadConfig
-from vgaudit.findings import FailOn, Report
-from vgaudit.integrations.steps import Plan, Point, Steps, UnhealthyGradient
+from vgaudit.findings import FailOn
+from vgaudit.integrations.steps import Audited, UnhealthyGradient
 from vgaudit.judge import Policy
 
 try:
@@ -22,7 +21,7 @@ except ImportError:
 __all__ = ["GradientAudit", "UnhealthyGradient"]
 
 
-class GradientAudit(Callback):  # type: ignore[misc]
+class GradientAudit(Audited, Callback):  # type: ignore[misc]
     """Measures every n-th step, logs the figures, and judges them.
 
     ::
@@ -56,28 +55,13 @@ class GradientAudit(Callback):  # type: ignore[misc]
         report: str | Path | None = None,
         module: str = "",
     ) -> None:
-        super().__init__()
-        path = Path(report) if report is not None else None
-        self._plan = Plan(every=every, policy=policy, fail_on=fail_on, report=path)
+        super().__init__(every=every, policy=policy, fail_on=fail_on, report=report)
         self._module = module
-        self._steps = Steps(self._plan)
         self._opened = -1
-
-    @property
-    def history(self) -> list[Point]:
-        """One point for each measured step."""
-        return self._steps.history
-
-    @property
-    def report(self) -> Report | None:
-        """The last verdict; None before the first."""
-        return self._steps.report
 
     def on_train_start(self, trainer: Any, pl_module: nn.Module) -> None:
         """Begins a new history."""
-        self._steps.abandon()
-        chief = trainer.is_global_zero
-        self._steps = Steps(self._plan if chief else replace(self._plan, report=None))
+        self._begin(chief=trainer.is_global_zero)
         self._opened = -1
 
     def on_train_batch_start(

@@ -179,6 +179,50 @@ class Steps:
             path.write_text(text, encoding="utf-8")
 
 
+class Audited:
+    """What the callbacks of every trainer have: a plan, its steps, the last verdict.
+
+    A callback names this first, and the class of its trainer's callbacks after it.
+
+    Args:
+        every: measure every n-th optimizer step.
+        policy: how to judge; without it by the defaults, for the optimizer that trains.
+        fail_on: stop the training at a finding of this level.
+        report: a file for the last verdict: .html, .json, .md, .txt or .csv.
+
+    Raises:
+        BadConfig: an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int,
+        policy: Policy | None,
+        fail_on: FailOn | None,
+        report: str | Path | None,
+    ) -> None:
+        super().__init__()
+        path = Path(report) if report is not None else None
+        self._plan = Plan(every=every, policy=policy, fail_on=fail_on, report=path)
+        self._steps = Steps(self._plan)
+
+    @property
+    def history(self) -> list[Point]:
+        """One point for each measured step."""
+        return self._steps.history
+
+    @property
+    def report(self) -> Report | None:
+        """The last verdict; None before the first."""
+        return self._steps.report
+
+    def _begin(self, *, chief: bool) -> None:
+        """Begins a new history; of several processes, the chief alone writes."""
+        self._steps.abandon()
+        self._steps = Steps(self._plan if chief else replace(self._plan, report=None))
+
+
 def kind_of(optimizer: object) -> Optimizer:
     """Tells whether an optimizer divides its step by the size of the gradient."""
     inner = getattr(optimizer, "optimizer", optimizer)

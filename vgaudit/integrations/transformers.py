@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import TrainerCallback
 
-from vgaudit.findings import FailOn, Report
-from vgaudit.integrations.steps import Plan, Point, Steps, UnhealthyGradient
+from vgaudit.findings import FailOn
+from vgaudit.integrations.steps import Audited, UnhealthyGradient
 from vgaudit.judge import Policy
 
 __all__ = ["GradientAudit", "UnhealthyGradient"]
 
 
-class GradientAudit(TrainerCallback):  # type: ignore[misc]
+class GradientAudit(Audited, TrainerCallback):  # type: ignore[misc]
     """Measures every n-th step, logs the figures, and judges them.
 
     ::
@@ -49,26 +48,12 @@ class GradientAudit(TrainerCallback):  # type: ignore[misc]
         fail_on: FailOn | None = None,
         report: str | Path | None = None,
     ) -> None:
-        path = Path(report) if report is not None else None
-        self._plan = Plan(every=every, policy=policy, fail_on=fail_on, report=path)
+        super().__init__(every=every, policy=policy, fail_on=fail_on, report=report)
         self._trainer = trainer
-        self._steps = Steps(self._plan)
-
-    @property
-    def history(self) -> list[Point]:
-        """One point for each measured step."""
-        return self._steps.history
-
-    @property
-    def report(self) -> Report | None:
-        """The last verdict; None before the first."""
-        return self._steps.report
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begins a new history."""
-        self._steps.abandon()
-        chief = state.is_world_process_zero
-        self._steps = Steps(self._plan if chief else replace(self._plan, report=None))
+        self._begin(chief=state.is_world_process_zero)
 
     def on_step_begin(
         self, args: Any, state: Any, control: Any, *, model: nn.Module, **rest: Any
