@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Parallel = Literal["ddp", "fsdp"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
@@ -72,6 +74,8 @@ class ProbeOptions:
         deep: also attention, precision, theory, singular values and noise, which
             cost many more passes.
         static: run no batch: judge by the weights and the graph alone.
+        parallel: what several ranks do: ``ddp`` each has the whole model, ``fsdp``
+            each has a part of every weight.
     """
 
     mode: Literal["train", "eval"] = "train"
@@ -83,6 +87,7 @@ class ProbeOptions:
     allow_nonfinite: bool = False
     deep: bool = False
     static: bool = False
+    parallel: Parallel = "ddp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from torch import nn
 
 from vgaudit import data
 from vgaudit.distributed.group import Group
-from vgaudit.errors import NothingMeasured
+from vgaudit.distributed.sharding import forget_parameters, shard
+from vgaudit.errors import BadConfig, NothingMeasured
 from vgaudit.flow import (
     Audit,
     DataFacts,
@@ -27,6 +29,7 @@ from vgaudit.job import ScanJob
 from vgaudit.plain import visible
 from vgaudit.probe import probe, structure
 from vgaudit.probe.environment import run_facts
+from vgaudit.probe.spread import Sharing
 from vgaudit.treatments import open_model
 
 Progress = Callable[[str], object]
@@ -75,7 +78,7 @@ def measure(
                 loss=loss,
                 options=job.probe,
                 progress=progress,
-                group=group,
+                sharing=_sharing(job, loaded.module, group),
             )
         flow, facts = data.settle(flow, batches.facts, loss)
     run = run_facts(
@@ -86,6 +89,39 @@ def measure(
     )
     run = replace(run, world_size=1 if group is None else group.size)
     return Audit(target=target, data=facts, run=run, flow=flow)
+
+
+def _sharing(job: ScanJob, module: nn.Module, group: Group | None) -> Sharing | None:
+    """Returns who takes part in a scan.
+
+    Where the parameters are to be spread, ``module`` lets go of its own: each
+    measurement opens the model once more, and keeps this rank's part of it.
+
+    Raises:
+        BadConfig: one process is to spread a model, or what needs the whole of it.
+    """
+    if job.probe.parallel != "fsdp":
+        return None if group is None else Sharing(group)
+    if group is None:
+        raise BadConfig(
+            "--parallel fsdp spreads a model over several processes, and there is one",
+            hint="start it with torchrun --nproc-per-node N -m vgaudit scan …",
+        )
+    if job.probe.deep:
+        raise BadConfig(
+            "--deep needs the whole model, and --parallel fsdp spreads it",
+            hint="leave one of them out",
+        )
+    device = torch.device(job.probe.device)
+
+    def fresh(dtype: torch.dtype | None) -> nn.Module:
+        whole = open_model(job.spec, job.load).module
+        if job.probe.unfreeze:
+            whole.requires_grad_(True)
+        return shard(whole.to(dtype), device, group.size)
+
+    forget_parameters(module)
+    return Sharing(group, fresh)
 
 
 def _agreeing(group: Group | None) -> contextlib.AbstractContextManager[None]:

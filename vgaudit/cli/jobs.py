@@ -48,6 +48,7 @@ def scan_job(given: Given) -> ScanJob:
             allow_nonfinite=given["allow_nonfinite"],
             deep=deep,
             static=static,
+            parallel=_chosen(given.get("parallel", "ddp")),
         ),
     )
 

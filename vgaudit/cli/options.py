@@ -24,6 +24,13 @@ class Mode(StrEnum):
     eval = "eval"
 
 
+class ParallelName(StrEnum):
+    """What several processes do with a model."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
 class OptimizerName(StrEnum):
     """What will train the model."""
 
@@ -183,6 +190,15 @@ Deep = Annotated[
         "--deep",
         help="Also attention, number formats, theory, singular values and noise; takes "
         "tens of passes more, and states what each part took.",
+        rich_help_panel=MEASURE,
+    ),
+]
+Parallel = Annotated[
+    ParallelName,
+    typer.Option(
+        "--parallel",
+        help="Under torchrun: ddp, each process has the model; fsdp, each has a part "
+        "of every weight.",
         rich_help_panel=MEASURE,
     ),
 ]

@@ -24,6 +24,7 @@ def scan(
     allow_nonfinite: o.AllowNonfinite = False,
     deep: o.Deep = False,
     static: o.Static = False,
+    parallel: o.Parallel = o.ParallelName.ddp,
     timeout: o.Timeout = 1800.0,
     max_memory: o.MaxMemory = None,
     config: p.ConfigOption = None,

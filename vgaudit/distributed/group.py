@@ -35,6 +35,7 @@ class Group:
         self.ranks = ranks
         self._store = store
         self._settled: Exception | None = None
+        self._broken = False
 
     @property
     def rank(self) -> int:
@@ -45,6 +46,11 @@ class Group:
     def size(self) -> int:
         """The number of processes."""
         return self.ranks.size
+
+    @property
+    def broken(self) -> bool:
+        """Whether the run must end: ranks may wait in collectives for this one."""
+        return self._broken
 
     @property
     def first(self) -> bool:
@@ -147,6 +153,7 @@ class Group:
         except Exception as error:
             if error is self._settled:
                 raise
+            self._broken = True
             self._settle(failure.cause(self._store, self.ranks, error), error)
 
     def _settle(self, found: Exception, error: BaseException | None) -> NoReturn:

@@ -28,7 +28,7 @@ def find(blueprint: Blueprint, twin: Twin, measured: Measured) -> tuple[Blocker,
     for node, names in sorted(blueprint.plan.parametric.items()):
         kind = blueprint.kinds[node]
         for name in names:
-            if _multiplies(kind, name, twin) and not bool(twin.parameters[name].any()):
+            if _multiplies(kind, name, twin) and twin.weights.norms[name] == 0:
                 figures = measured.parameters.get(name)
                 found.append(
                     Blocker(
@@ -57,12 +57,11 @@ def replace(twin: Twin, blockers: Sequence[Blocker], seed: int) -> None:
     They are drawn from N(0, 1/fan_in), which neither grows nor shrinks δ much.
     """
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for blocker in blockers:
-            if blocker.replaced:
-                weight = twin.parameters[blocker.name]
-                fan_in = max(weight[0].numel(), 1)
-                values = torch.randn(
-                    weight.shape, generator=generator, dtype=torch.float64, device="cpu"
-                )
-                weight.copy_(values / math.sqrt(fan_in))
+    for blocker in blockers:
+        if blocker.replaced:
+            weight = twin.parameters[blocker.name]
+            fan_in = max(math.prod(weight.shape[1:]), 1)
+            values = torch.randn(
+                weight.shape, generator=generator, dtype=torch.float64, device="cpu"
+            )
+            twin.fill(blocker.name, values / math.sqrt(fan_in))

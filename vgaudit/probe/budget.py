@@ -187,9 +187,9 @@ class _Walk:
         return found
 
     def _edges(self, node: int, child: int) -> list[Edge]:
-        following = self._graph.nodes[node].next_functions
+        following = operations.following(self._graph.nodes[node])
         return [
             Edge(node, position, child)
-            for position, (other, _) in enumerate(following)
+            for position, other in enumerate(following)
             if other is not None and self._graph.index[other] == child
         ]

@@ -22,12 +22,12 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from vgaudit.probe import activations, fused, hooked, state, units
+from vgaudit.probe import activations, fused, hooked, operations, state, units
 from vgaudit.probe.activations import Activation, Slope, by_autograd_of
 from vgaudit.probe.callsite import caller
 from vgaudit.probe.dropout import without_dropout
 from vgaudit.probe.histograms import histogram
-from vgaudit.probe.naming import name_of
+from vgaudit.probe.naming import class_of, name_of
 from vgaudit.probe.observe import observe
 from vgaudit.probe.provenance import Provenance
 from vgaudit.probe.recording import Call, Habits, Recording, Site
@@ -191,7 +191,7 @@ class Recorder(TorchFunctionMode):
         activation = self.habits.units[path]
         if isinstance(z, Tensor) and z.shape == out.shape and z is not out:
             site = self._site(path, activation.name, out.grad_fn, own=True)
-            site.type, site.entry = type(module).__name__, z.grad_fn
+            site.type, site.entry = class_of(module).__name__, operations.made_by(z)
             with state.aside(module, z.device):
                 form = activation.slope or by_autograd_of(module.forward)
                 self._observe(site, activation, (z.detach(), out), form)
@@ -240,7 +240,7 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         inplace = activations.is_inplace(func, kwargs, args)
         z = given.detach().clone() if inplace else given.detach()
-        axis, entry = units.axis_of(given), given.grad_fn
+        axis, entry = units.axis_of(given), operations.made_by(given)
         constant = self._structure and not self.provenance.is_data(given)
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor) or out.shape != z.shape or z.numel() == 0:
@@ -250,7 +250,7 @@ class Recorder(TorchFunctionMode):
         site = self._site(path, activation.name, out.grad_fn, own=own)
         site.entry = entry
         if own:
-            site.type = type(module).__name__
+            site.type = class_of(module).__name__
         if constant:
             self.habits.ignored.add(site.key)
         if site.key not in self.habits.ignored:
@@ -348,7 +348,7 @@ class Recorder(TorchFunctionMode):
 def _is_all(site: Site, z: Tensor, output: Tensor) -> bool:
     """Tells whether one recorded activation is all that a module does."""
     whole = site.node is not None and site.node is output.grad_fn
-    return whole and site.entry is z.grad_fn
+    return whole and site.entry is operations.made_by(z)
 
 
 def _wide(values: Tensor) -> Tensor:

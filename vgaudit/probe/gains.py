@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from vgaudit.probe import operations
 from vgaudit.probe.graph import Graph, Plan
 
 _LARGEST_ACTIVATION = 64
@@ -67,10 +68,10 @@ def find(
         elif len(edges) == 1 and edges[0] in measured and arriving[edges[0]] == 1:
             found.onward[span.node] = edges[0]
         elif edges:
-            following = graph.nodes[span.node].next_functions
+            following = operations.following(graph.nodes[span.node])
             found.leaving[span.node] = tuple(
                 place
-                for place, (child, _) in enumerate(following)
+                for place, child in enumerate(following)
                 if child is not None and graph.index[child] in plan.depth
             )
     return found

@@ -55,7 +55,8 @@ def read(outputs: Sequence[Tensor]) -> Graph:
 
 def _collect(root: Node, graph: Graph) -> None:
     stack = [root]
-    fresh = []
+    fresh: list[Node] = []
+    nexts: list[list[Node]] = []
     while stack:
         node = stack.pop()
         if node in graph.index:
@@ -64,12 +65,12 @@ def _collect(root: Node, graph: Graph) -> None:
         graph.nodes.append(node)
         graph.kinds.append(operations.kind(node.name()))
         fresh.append(node)
-        stack.extend(child for child, _ in node.next_functions if child is not None)
-    for node in fresh:
+        following = [c for c in operations.following(node) if c is not None]
+        nexts.append(following)
+        stack.extend(following)
+    for node, following in zip(fresh, nexts, strict=True):
         place = graph.index[node]
-        children = tuple(
-            graph.index[child] for child, _ in node.next_functions if child is not None
-        )
+        children = tuple(graph.index[child] for child in following)
         graph.edges.append(children)
         if not children and graph.kinds[place].endswith("AccumulateGrad"):
             variable = getattr(node, "variable", None)

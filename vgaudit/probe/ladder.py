@@ -34,6 +34,8 @@ def ladder(scan: Scan) -> tuple[Pass, Precision]:
         try:
             again = measure_all(scan, finer)
         except CannotRun as error:
+            if scan.broken:
+                raise
             kind = dtype_name(finer)
             best.notes.append(f"not measured again in {kind}: {error.message}")
             break
@@ -48,7 +50,7 @@ def _first(scan: Scan, fixed: torch.dtype | None) -> Pass:
     try:
         return measure_all(scan, fixed)
     except CannotRun as error:
-        if fixed is not None or own not in _HALVES:
+        if fixed is not None or own not in _HALVES or scan.broken:
             raise
         done = measure_all(scan, torch.float32)
         done.notes.append(f"not measured in {dtype_name(own)}: {error.message}")

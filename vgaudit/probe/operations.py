@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 
+from torch import Tensor
+from torch.autograd.graph import Node
+
 from vgaudit.flow import Cause
 
 _SUFFIX = re.compile(r"Backward(ForwardAD)?\d*$|^torch::autograd::")
+_HANDED_ON = "RegisterPostBackwardFunctionBackward"
 
 _ACTIVATIONS = frozenset(
     {
@@ -160,6 +164,26 @@ _MERGES = frozenset(
 def kind(node_name: str) -> str:
     """Returns the bare name of an operation: ``AddmmBackward0`` → ``Addmm``."""
     return _SUFFIX.sub("", node_name)
+
+
+def behind(node: Node | None, number: int) -> tuple[Node | None, int]:
+    """Returns the node, and its output, whose gradient a node hands on as it is.
+
+    FSDP2 puts such nodes where a block begins, to know when its backward pass ends.
+    """
+    while node is not None and node.name() == _HANDED_ON:
+        node, number = node.next_functions[number]
+    return node, number
+
+
+def following(node: Node) -> list[Node | None]:
+    """Returns the next nodes towards the input, one for each edge."""
+    return [behind(child, number)[0] for child, number in node.next_functions]
+
+
+def made_by(tensor: Tensor) -> Node | None:
+    """Returns the node that computed a tensor."""
+    return behind(tensor.grad_fn, tensor.output_nr)[0]
 
 
 def is_recurrent(name: str) -> bool:

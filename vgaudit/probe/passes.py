@@ -19,7 +19,9 @@ from vgaudit.probe.assemble import Batches, join
 from vgaudit.probe.blueprint import Blueprint
 from vgaudit.probe.forward import Setting, is_out_of_memory
 from vgaudit.probe.placing import own_dtype, parse_device
-from vgaudit.probe.state import Twin
+from vgaudit.probe.shards import Shards
+from vgaudit.probe.spread import Sharing
+from vgaudit.probe.state import Twin, prepare_mode
 from vgaudit.probe.step import Measured, measure
 from vgaudit.probe.tensors import map_tensors, tensors_in
 
@@ -28,7 +30,7 @@ Progress = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is asked: the same in every precision; ``group`` shares the batches."""
+    """What is asked, and who takes part: the same in every precision."""
 
     model: nn.Module
     batches: list[Batch]
@@ -36,7 +38,12 @@ class Scan:
     options: ProbeOptions
     say: Progress
     notes: tuple[str, ...] = ()
-    group: Group | None = None
+    sharing: Sharing | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether ranks have lost each other: nothing more can be measured."""
+        return self.sharing is not None and self.sharing.group.broken
 
 
 @dataclass(slots=True)
@@ -63,10 +70,7 @@ def measure_all(scan: Scan, dtype: torch.dtype | None) -> Pass:
     if not usable:
         raise _nothing(len(scan.batches))
     measuring = _Measuring(_setting(scan, dtype))
-    if scan.group is None:
-        _measure(scan, measuring, usable)
-    else:
-        _measure_own(scan, measuring, usable, scan.group)
+    _measure(scan, measuring, usable)
     joined = measuring.joined()
     if joined.others:
         graphs = len(joined.others) + 1
@@ -80,11 +84,18 @@ def measure_all(scan: Scan, dtype: torch.dtype | None) -> Pass:
 
 
 def _setting(scan: Scan, dtype: torch.dtype | None) -> Setting:
-    options = scan.options
+    options, model = scan.options, scan.model
     device = parse_device(options.device)
+    if scan.sharing is not None and scan.sharing.fresh is not None:
+        # Shards of one type cannot become those of another.
+        model = scan.sharing.fresh(dtype)
+        prepare_mode(model, options.mode)
+        twin: Twin = Shards(model)
+    else:
+        twin = Twin(model, device=device, dtype=dtype, unfreeze=options.unfreeze)
     return Setting(
-        model=scan.model,
-        twin=Twin(scan.model, device=device, dtype=dtype, unfreeze=options.unfreeze),
+        model=model,
+        twin=twin,
         loss=scan.loss,
         device=device,
         dtype=dtype,
@@ -93,27 +104,44 @@ def _setting(scan: Scan, dtype: torch.dtype | None) -> Setting:
     )
 
 
-def _measure(scan: Scan, measuring: _Measuring, numbers: list[int]) -> None:
-    """Measures some batches, fewer where the end is asked for."""
-    with measuring.setting.twin.standing_in(scan.model):
-        for number in numbers:
-            ending = scan.say(f"batch {number + 1} of {len(scan.batches)}") is True
-            if ending and measuring.measured:
-                break
-            measuring.add(scan.batches[number], number)
-
-
-def _measure_own(
-    scan: Scan, measuring: _Measuring, usable: list[int], group: Group
-) -> None:
-    """Measures this rank's batches, and takes those of the others in.
+def _measure(scan: Scan, measuring: _Measuring, usable: list[int]) -> None:
+    """Measures the batches, alone or with other ranks.
 
     Raises:
-        CannotRun: a rank failed; all raise the same.
+        CannotRun: it fails here or, with several ranks, there; all raise the same.
     """
-    with group.agreeing():
-        _measure(scan, measuring, spread.dealt(usable, group))
-    measuring.exchange(group)
+    sharing, setting = scan.sharing, measuring.setting
+    with setting.twin.standing_in(setting.model):
+        if sharing is None:
+            _measure_each(scan, measuring, usable)
+            return
+        if setting.twin.sharded:
+            with sharing.group.failing():
+                _measure_together(scan, measuring, sharing, usable)
+        else:
+            with sharing.group.agreeing():
+                _measure_each(scan, measuring, sharing.dealt(usable))
+    measuring.exchange(sharing.group)
+
+
+def _measure_each(scan: Scan, measuring: _Measuring, numbers: list[int]) -> None:
+    """Measures some batches, fewer where the end is asked for."""
+    for number in numbers:
+        ending = scan.say(f"batch {number + 1} of {len(scan.batches)}") is True
+        if ending and measuring.measured:
+            break
+        measuring.add(scan.batches[number], number)
+
+
+def _measure_together(
+    scan: Scan, measuring: _Measuring, sharing: Sharing, usable: list[int]
+) -> None:
+    """Measures batches in steps that all ranks take, for each needs the others."""
+    for step, (number, counts) in enumerate(sharing.rounds(usable)):
+        ending = scan.say(f"batch {number + 1} of {len(scan.batches)}") is True
+        if any(sharing.group.everywhere(ending)) and step:
+            break
+        measuring.add(scan.batches[number], number, counts=counts)
 
 
 def _nothing(batches: int) -> NothingMeasured:
@@ -140,8 +168,8 @@ class _Measuring:
     blocked: tuple[Blocker, ...] = ()
     notes: list[str] = field(default_factory=list)
 
-    def add(self, batch: Batch, number: int) -> None:
-        """Measures one more batch."""
+    def add(self, batch: Batch, number: int, *, counts: bool = True) -> None:
+        """Measures one more batch, and keeps its figures if it counts."""
         twin, seed = self.setting.twin, self.setting.seed
         done, blueprint = self._fitting(batch, number)
         if not self.measured:
@@ -152,13 +180,16 @@ class _Measuring:
                 again.called, again.used = done.called, done.used
                 again.recurrences = {**done.recurrences, **again.recurrences}
                 done = again
+        if not counts:
+            return
         self.numbers.append(number)
         self.measured.append(done)
         self.follows.append(blueprint)
 
     def exchange(self, group: Group) -> None:
         """Takes in what the other ranks measured."""
-        names = {id(p): name for name, p in self.setting.twin.parameters.items()}
+        parameters = self.setting.twin.parameters
+        names = {id(parameter): name for name, parameter in parameters.items()}
         own = spread.share(self.numbers, self.measured, self.follows, names)
         own.blocked, own.notes = self.blocked, self.notes
         whole, self.follows = spread.joined(own, group)
@@ -170,18 +201,22 @@ class _Measuring:
         return join(self.setting.twin.weights, self.measured, self.follows)
 
     def _fitting(self, batch: Batch, number: int) -> tuple[Measured, Blueprint]:
-        """Measures a batch, halved as often as memory demands."""
-        for smaller in _halves(batch):
+        """Measures a batch, halved as often as memory demands.
+
+        What ranks run together, none can run twice or with fewer samples.
+        """
+        sharded = self.setting.twin.sharded
+        for smaller in [batch] if sharded else _halves(batch):
             try:
                 done, blueprint = measure(
                     self.setting,
                     smaller,
                     number=number,
-                    known=self.known,
+                    known=() if sharded else self.known,
                     zeros=not self.measured,
                 )
             except Exception as error:
-                if not is_out_of_memory(error):
+                if sharded or not is_out_of_memory(error):
                     raise
                 continue
             if smaller.size < batch.size:

@@ -14,6 +14,7 @@ from vgaudit.flow import Source
 from vgaudit.probe import graph as graphs
 from vgaudit.probe import operations
 from vgaudit.probe.graph import Graph, Plan
+from vgaudit.probe.naming import class_of
 from vgaudit.probe.recording import Call, Recording, Site
 
 _GATE_STEPS = 3
@@ -201,7 +202,7 @@ class _Owners:
 
 def _type(model: nn.Module, path: str, kind: str) -> str:
     try:
-        return type(model.get_submodule(path)).__name__ if path else kind
+        return class_of(model.get_submodule(path)).__name__ if path else kind
     except AttributeError:
         return kind
 

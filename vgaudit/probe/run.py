@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from vgaudit.data.batch import Batch, Loss
-from vgaudit.distributed.group import Group
 from vgaudit.flow import GradientFlow, Precision
 from vgaudit.job import ProbeOptions
 from vgaudit.probe import assemble, state, transport
@@ -17,6 +16,7 @@ from vgaudit.probe.lazy import materialised
 from vgaudit.probe.passes import Pass, Progress, Scan
 from vgaudit.probe.placing import parse_device
 from vgaudit.probe.scripted import is_scripted, parameters_only
+from vgaudit.probe.spread import Sharing
 
 _LAZY = "lazy modules were initialised by the first batch, in a copy of the model"
 
@@ -28,7 +28,7 @@ def probe(  # noqa: PLR0913 - a scan and who takes part in it
     loss: Loss | None = None,
     options: ProbeOptions | None = None,
     progress: Progress | None = None,
-    group: Group | None = None,
+    sharing: Sharing | None = None,
 ) -> GradientFlow:
     """Returns how gradients flow through ``model``, which stays bit-equal.
 
@@ -40,7 +40,7 @@ def probe(  # noqa: PLR0913 - a scan and who takes part in it
         options: mode, device, precision, seed.
         progress: called with a line of text before each batch; where it answers
             True, the measurement ends with the batches that it has.
-        group: the ranks that share the batches; each returns the whole flow.
+        sharing: the ranks that take part; each returns the whole flow.
 
     Raises:
         CannotRun: forward or backward fail, or nothing can be differentiated.
@@ -67,7 +67,7 @@ def probe(  # noqa: PLR0913 - a scan and who takes part in it
         ready = materialised(model, given)
         notes = () if ready is model else (_LAZY,)
         state.prepare_mode(ready, options.mode)
-        scan = Scan(ready, given, loss, options, say, notes, group)
+        scan = Scan(ready, given, loss, options, say, notes, sharing)
         flow = _flow(scan, *ladder(scan))
         if not options.deep or say("the extra measurements") is True:
             return flow

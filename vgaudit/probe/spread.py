@@ -9,8 +9,11 @@ every rank knows what to do next.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
 
 from vgaudit.distributed.group import Group
 from vgaudit.distributed.records import Records
@@ -21,11 +24,40 @@ from vgaudit.probe.budget import Branch, Budget, Edge, Step
 from vgaudit.probe.gains import Gains
 from vgaudit.probe.graph import Plan
 from vgaudit.probe.lags import Lags
+from vgaudit.probe.parameters import ParameterFigures
 from vgaudit.probe.recording import Habits
 from vgaudit.probe.rows import Row
-from vgaudit.probe.step import Measured, ParameterFigures
+from vgaudit.probe.step import Measured
 from vgaudit.probe.sums import ActivationSums, MomentSums
 from vgaudit.probe.trunk import Chain, Dag
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """The ranks that take part in a scan.
+
+    Attributes:
+        group: the ranks.
+        fresh: returns the model anew in a type (None for its own), its parameters
+            spread over the ranks; None where each rank has a whole model.
+    """
+
+    group: Group
+    fresh: Callable[[torch.dtype | None], nn.Module] | None = None
+
+    def dealt(self, usable: Sequence[int]) -> list[int]:
+        """Returns the batches that this rank measures."""
+        return list(usable[self.group.rank :: self.group.size])
+
+    def rounds(self, usable: Sequence[int]) -> list[tuple[int, bool]]:
+        """Returns which batch this rank runs in each step that all take together.
+
+        Beside each stands whether it counts: where batches run out, a rank runs the
+        first one once more, so that the others are not left alone with their step.
+        """
+        own = self.dealt(usable)
+        spare = -(-len(usable) // self.group.size) - len(own)
+        return [(number, True) for number in own] + [(usable[0], False)] * spare
 
 
 @dataclass(slots=True)
@@ -58,13 +90,6 @@ _RECORDS = Records(
 )
 
 
-def dealt(usable: Sequence[int], group: Group | None) -> list[int]:
-    """Returns the batches that this rank measures."""
-    if group is None:
-        return list(usable)
-    return list(usable[group.rank :: group.size])
-
-
 def share(
     numbers: Sequence[int],
     measured: list[Measured],
@@ -85,11 +110,27 @@ def share(
         numbers=list(numbers),
         measured=measured,
         follows=[places[id(blueprint)] for blueprint in follows],
-        graphs=[replace(b, leaves={}, habits=Habits()) for b in distinct],
+        graphs=[_described(blueprint) for blueprint in distinct],
         leaves=[
             {node: names[key] for node, key in b.leaves.items() if key in names}
             for b in distinct
         ],
+    )
+
+
+def _described(blueprint: Blueprint) -> Blueprint:
+    """Returns what the figures mean, without what serves to measure more of them."""
+    return Blueprint(
+        kinds=blueprint.kinds,
+        edges=blueprint.edges,
+        leaves={},
+        plan=blueprint.plan,
+        habits=Habits(),
+        rows=blueprint.rows,
+        budget=blueprint.budget,
+        names=blueprint.names,
+        gains=blueprint.gains,
+        unmeasured=blueprint.unmeasured,
     )
 
 

@@ -20,9 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgaudit.distributed.sharding import local, whole_norms
 from vgaudit.errors import CannotRun
 from vgaudit.probe import norms
 from vgaudit.probe.attributes import Attributes
+from vgaudit.probe.naming import class_of
+from vgaudit.probe.parameters import Gradients, ParameterFigures
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 # Other libraries put the model's name in front: SwinDropPath, StableDropout.
@@ -156,12 +159,13 @@ def weights_of(model: nn.Module) -> Weights:
         else:
             first[id(parameter)] = name
             parameters[name] = parameter
-    figures = norms.read([norms.norm(p.detach()) for p in parameters.values()])
+    held = [norms.norm(local(p.detach())) for p in parameters.values()]
+    figures = whole_norms(norms.read(held), list(parameters.values()))
     return Weights(
         parameters=parameters,
         tied=tied,
         norms=dict(zip(parameters, figures, strict=True)),
-        types={name: type(module).__name__ for name, module in model.named_modules()},
+        types={name: class_of(m).__name__ for name, m in model.named_modules()},
     )
 
 
@@ -172,7 +176,10 @@ class Twin:
         state: name → clone; tied tensors share a clone.
         weights: the cloned parameters, with the norms that the user's have.
         quantized: some layers are quantised: their weights are no parameters.
+        sharded: the parameters are spread over ranks, which take each step together.
     """
+
+    sharded = False
 
     def __init__(
         self,
@@ -239,6 +246,23 @@ class Twin:
         """Forgets the gradients of the last batch."""
         for parameter in self.parameters.values():
             parameter.grad = None
+
+    def figures(self, *, zeros: bool) -> dict[str, ParameterFigures]:
+        """Returns the gradient of every parameter that got one.
+
+        Args:
+            zeros: count the exact zeros too, which costs more than the norm.
+        """
+        gradients = Gradients(zeros=zeros, hold=True)
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                gradients.add(name, parameter.grad)
+        return gradients.read()
+
+    @torch.no_grad()
+    def fill(self, name: str, values: Tensor) -> None:
+        """Gives a weight other values."""
+        self.parameters[name].copy_(values)
 
 
 def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

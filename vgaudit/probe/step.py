@@ -18,7 +18,7 @@ from vgaudit.probe.capture import Recorder
 from vgaudit.probe.forward import Setting, first_line, forward, is_out_of_memory
 from vgaudit.probe.gauges import Gauges, root_sum_square
 from vgaudit.probe.lags import Lags
-from vgaudit.probe.parameters import Gradients, ParameterFigures
+from vgaudit.probe.parameters import ParameterFigures
 from vgaudit.probe.recording import Habits, Recording
 from vgaudit.probe.state import Twin
 from vgaudit.probe.sums import ActivationSums
@@ -127,7 +127,7 @@ def _attempt(
         _gates(recorder.recording, blueprint)
         recorder.backward = True
         first = zeros or not known
-        if first:
+        if first and not twin.sharded:
             measured.recurrences = recurrence.measure(
                 nodes, blueprint, recorder.recording, seed=setting.seed
             )
@@ -140,7 +140,7 @@ def _attempt(
     measured.variation = _variation(output, batch.size)
     measured.input_mean, measured.input_std = _input_moments(batch)
     measured.activations = _activations(recorder.recording, blueprint)
-    measured.parameters = _parameters(twin, zeros=zeros)
+    measured.parameters = twin.figures(zeros=zeros)
     return measured, blueprint
 
 
@@ -297,17 +297,3 @@ def _input_moments(batch: Batch) -> tuple[float | None, float | None]:
             values = tensor.detach().double()
             return float(values.mean()), float(values.std(correction=0))
     return None, None
-
-
-def _parameters(twin: Twin, *, zeros: bool) -> dict[str, ParameterFigures]:
-    """Returns the gradient of every parameter that got one.
-
-    Args:
-        twin: the parameters.
-        zeros: count the exact zeros too, which costs more than the norm.
-    """
-    gradients = Gradients(zeros=zeros, hold=True)
-    for name, parameter in twin.parameters.items():
-        if parameter.grad is not None:
-            gradients.add(name, parameter.grad)
-    return gradients.read()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vgaudit.probe import operations
 from vgaudit.probe.activations import Activation, by_autograd
+from vgaudit.probe.naming import class_of
 
 _CHANNEL_FIRST = (
     "Convolution",
@@ -41,7 +42,7 @@ def axis_of(z: Tensor) -> int | None:
     """
     if z.dim() < 2:
         return None
-    node = z.grad_fn
+    node = operations.made_by(z)
     for _ in range(_MAX_STEPS):
         if node is None:
             break
@@ -52,13 +53,15 @@ def axis_of(z: Tensor) -> int | None:
             return -1
         if kind not in _THROUGH or not node.next_functions:
             break
-        node = node.next_functions[0][0]
+        node = operations.behind(*node.next_functions[0])[0]
     return 1 if z.dim() >= 4 else -1
 
 
 def is_torch_activation(module: nn.Module) -> bool:
     """Tells whether a module is one of torch's own activations."""
-    return type(module).__module__ == "torch.nn.modules.activation" and not isinstance(
+    return class_of(
+        module
+    ).__module__ == "torch.nn.modules.activation" and not isinstance(
         module, nn.MultiheadAttention
     )
 
@@ -68,7 +71,7 @@ def may_be_activation(module: nn.Module) -> bool:
 
     A leaf without parameters that is none of torch's modules.
     """
-    own = not type(module).__module__.startswith("torch.nn.")
+    own = not class_of(module).__module__.startswith("torch.nn.")
     leaf = next(module.children(), None) is None
     bare = next(module.parameters(recurse=False), None) is None
     return own and leaf and bare
