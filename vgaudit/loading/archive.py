@@ -11,11 +11,11 @@ import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from vgaudit.errors import CannotLoad
-from vgaudit.loading.local_file import LocalFile
+from vgaudit.loading.local_file import LocalFile, require_torch
 from vgaudit.loading.wording import listed, shorten
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -200,6 +200,21 @@ def classify(names: tuple[str, ...]) -> tuple[str, str]:
     if any(name.endswith(".data/extern_modules") for name in names):
         return "torch-package", ""
     return ("torch", root) if len(pickles) == 1 else ("zip", "")
+
+
+def members_of(path: Path | None) -> tuple[str, ...]:
+    """Returns the names in the directory of a zip file; none of anything else."""
+    # To open a named pipe would wait for a writer.
+    if path is None or not path.is_file():
+        return ()
+    require_torch()
+    try:
+        with open(path, "rb") as stream:
+            if not stream.read(4).startswith(ZIP_MAGIC):
+                return ()
+            return tuple(zipfile.ZipFile(stream).namelist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return ()
 
 
 def marks_export(name: str) -> bool:

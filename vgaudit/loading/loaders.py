@@ -31,6 +31,10 @@ UNDERSTOOD = (
 )
 
 
+Load = Callable[[Spec, LoadOptions], LoadedModel]
+"""Loads the model that a specification names."""
+
+
 class Build(Protocol):
     """Builds an architecture from a specification."""
 
@@ -52,7 +56,7 @@ class Loader:
 
     name: str
     matches: Callable[[Spec], bool]
-    load: Callable[[Spec, LoadOptions], LoadedModel]
+    load: Load
 
 
 def load(text: str, options: LoadOptions) -> LoadedModel:
@@ -85,7 +89,7 @@ def find(spec: Spec) -> Loader:
     raise UnknownSource(f"no loader understands {spec.text!r}", hint=UNDERSTOOD)
 
 
-def from_builder(build: Build) -> Callable[[Spec, LoadOptions], LoadedModel]:
+def from_builder(build: Build) -> Load:
     """Returns the loader of an architecture, with ``--weights`` if given."""
 
     def load_built(spec: Spec, options: LoadOptions) -> LoadedModel:
@@ -186,18 +190,15 @@ def load_hub(spec: Spec, options: LoadOptions) -> LoadedModel:
     return huggingface.load(spec, options)
 
 
-def load_exported(spec: Spec, options: LoadOptions) -> LoadedModel:
-    """Returns the module of a ``torch.export`` program."""
-    refuse_weights(spec, options)
-    refuse_arch(spec, options)
-    return exported.load(spec, options)
+def from_program(load_program: Load) -> Load:
+    """Returns the loader of a file that is architecture and weights in one."""
 
+    def load_whole(spec: Spec, options: LoadOptions) -> LoadedModel:
+        refuse_weights(spec, options)
+        refuse_arch(spec, options)
+        return load_program(spec, options)
 
-def load_scripted(spec: Spec, options: LoadOptions) -> LoadedModel:
-    """Returns the module of a TorchScript archive."""
-    refuse_weights(spec, options)
-    refuse_arch(spec, options)
-    return scripted.load(spec, options)
+    return load_whole
 
 
 def is_file(spec: Spec) -> bool:
@@ -220,8 +221,8 @@ LOADERS: tuple[Loader, ...] = (
     Loader(
         name="directory", matches=lambda spec: spec.is_directory, load=load_directory
     ),
-    Loader(name="exported", matches=exported.matches, load=load_exported),
-    Loader(name="scripted", matches=scripted.matches, load=load_scripted),
+    Loader(name="exported", matches=exported.matches, load=from_program(exported.load)),
+    Loader(name="scripted", matches=scripted.matches, load=from_program(scripted.load)),
     Loader(name="file", matches=is_file, load=load_file),
     Loader(name="factory", matches=factory.matches, load=from_builder(factory.build)),
 )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 
 import torch
 
 from vgaudit.errors import CannotLoad
 from vgaudit.job import LoadOptions
-from vgaudit.loading.archive import ZIP_MAGIC, classify, examine_archive
+from vgaudit.loading.archive import classify, examine_archive, members_of
 from vgaudit.loading.loaded import LoadedModel, Origin, finish
-from vgaudit.loading.local_file import examine, require_torch
+from vgaudit.loading.local_file import examine
 from vgaudit.loading.spec import Spec
 from vgaudit.loading.wording import one_line
 
@@ -24,18 +23,7 @@ HINT = (
 
 def matches(spec: Spec) -> bool:
     """Returns whether a specification names an archive of ``torch.jit.save``."""
-    # To open a named pipe would wait for a writer.
-    if spec.path is None or not spec.path.is_file():
-        return False
-    require_torch()
-    try:
-        with open(spec.path, "rb") as stream:
-            if not stream.read(4).startswith(ZIP_MAGIC):
-                return False
-            names = tuple(zipfile.ZipFile(stream).namelist())
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
-    return classify(names)[0] == "torchscript"
+    return classify(members_of(spec.path))[0] == "torchscript"
 
 
 def load(spec: Spec, options: LoadOptions) -> LoadedModel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-import zipfile
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from vgaudit.errors import CannotLoad
 from vgaudit.job import LoadOptions
-from vgaudit.loading.archive import ZIP_MAGIC, examine_archive, marks_export
+from vgaudit.loading.archive import examine_archive, marks_export, members_of
 from vgaudit.loading.exported.archive import HINT, Checked, check
 from vgaudit.loading.loaded import (
     ExampleInput,
@@ -23,7 +22,7 @@ from vgaudit.loading.loaded import (
     Origin,
     finish,
 )
-from vgaudit.loading.local_file import LocalFile, examine, require_torch
+from vgaudit.loading.local_file import LocalFile, examine
 from vgaudit.loading.spec import Spec
 from vgaudit.loading.wording import one_line
 
@@ -35,17 +34,7 @@ FROZEN = (
 
 def matches(spec: Spec) -> bool:
     """Returns whether a specification names an archive of ``torch.export``."""
-    # To open a named pipe would wait for a writer.
-    if spec.path is None or not spec.path.is_file():
-        return False
-    require_torch()
-    try:
-        with open(spec.path, "rb") as stream:
-            if not stream.read(4).startswith(ZIP_MAGIC):
-                return False
-            return any(map(marks_export, zipfile.ZipFile(stream).namelist()))
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
+    return any(map(marks_export, members_of(spec.path)))
 
 
 def load(spec: Spec, options: LoadOptions) -> LoadedModel:
