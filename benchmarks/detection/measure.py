@@ -20,9 +20,9 @@ from vgaudit.probe import probe
 from vgaudit.rules.through_time import readings
 
 SAMPLES, BATCH = 128, 32
-TRANSPORT = ("VG101", "VG103", "VG107", "VG108", "VG201", "VG204")
+TRANSPORT = ("VG101", "VG103", "VG107", "VG108", "VG201", "VG202", "VG204")
 LOCATED = ("VG101", "VG103", "VG108", "VG302")
-OTHERS = ("VG102", "VG104", "VG105", "VG106", "VG202", "VG203", "VG301", "VG302")
+OTHERS = ("VG102", "VG104", "VG105", "VG106", "VG203", "VG301", "VG302")
 KEPT = (*TRANSPORT, *OTHERS)
 BRANCH_LAYERS = 4
 UNITS = 8

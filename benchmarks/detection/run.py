@@ -107,13 +107,14 @@ def _digest(spec: Spec) -> int:
 
 def collect(specs: Sequence[Spec], file: Path, workers: int) -> list[Row]:
     """Returns the rows of all specs; labels that the file holds are not made anew."""
+    known = _known(specs, file)
     # In the order of their digests, so that a part of a run is a fair sample.
-    left = sorted((s for s in specs if s.name not in _known(specs, file)), key=_digest)
+    left = sorted((s for s in specs if s.name not in known), key=_digest)
     with file.open("a") as out:
         for row in _each(labelled, left, workers):
             out.write(_line(row) + "\n")
             out.flush()
-    rows = _known(specs, file)
+    rows = _known(specs, file) if left else known
     return [rows[spec.name] for spec in specs]
 
 

@@ -40,12 +40,15 @@ class ExplodingStep(Rule):
     """
 
     gain: float = threshold(2.5, "decades gained in one step; at or above it")
+    error: float = threshold(6.0, "decades gained in one step; at or above it an error")
 
     code: ClassVar[str] = "VG202"
     name: ClassVar[str] = "exploding-step"
+    implied_by: ClassVar[tuple[str, ...]] = ("VG107",)
     transport: ClassVar[bool] = True
     FIRES: ClassVar[tuple[Example, ...]] = (
         Example("one layer multiplies by 10⁵", chain((5.0, 5.0, 0.0, 0.0)), "warning"),
+        Example("one layer multiplies by 10⁸", chain((14.0, 14.0, 0.0)), "error"),
     )
     QUIET: ClassVar[tuple[Example, ...]] = (
         Example("a net that trains", chain()),
@@ -60,18 +63,20 @@ class ExplodingStep(Rule):
 
     def _finding(self, step: TrunkStep) -> Finding:
         where = step.layer or step.name
+        severe = step.gain.lo >= self.error
+        limit = self.error if severe else self.gain
         return Finding(
             code=self.code,
             name=self.name,
-            level="warning",
+            level="error" if severe else "warning",
             layer=where,
             layers=(step.layer,) if step.layer else (),
             message=(
                 f"the gradient grows by {decades(step.gain.value)} decades in one "
-                f"step, {visible(where)} (limit {number(self.gain)})"
+                f"step, {visible(where)} (limit {number(limit)})"
             ),
             value=step.gain.value,
-            limit=self.gain,
+            limit=limit,
             unit="decades",
             fix=Fix(
                 command="vgaudit explain VG202",

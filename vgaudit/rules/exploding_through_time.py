@@ -25,7 +25,9 @@ class ExplodingThroughTime(Rule):
     Why it matters:
         The gradient of the recurrent weight is a sum over all steps, and the most
         distant ones rule it: one step of SGD of any useful size throws the weights
-        away. A small change of the first state changes everything after it.
+        away. A small change of the first state changes everything after it. Adam's
+        steps have a fixed size and bear more, except over long sequences: a relative
+        change r of the weight changes the last state by (1 + r)ᵏ after k steps.
 
     False alarms:
         Clipping of the gradient's norm in the training loop, of which the scan does
@@ -44,9 +46,14 @@ class ExplodingThroughTime(Rule):
     warning: float = threshold(1.7, "decades; at or above it a warning")
     error: float = threshold(2.0, "decades; at or above it an error under SGD")
     adam_error: float = threshold(13.0, "decades; at or above it an error under Adam")
+    adam_long_error: float = threshold(
+        2.8, "decades; the same over many steps, where small changes compound"
+    )
+    long: int = threshold(20, "steps from which a sequence has many")
 
     code: ClassVar[str] = "VG204"
     name: ClassVar[str] = "exploding-through-time"
+    implied_by: ClassVar[tuple[str, ...]] = ("VG107",)
     transport: ClassVar[bool] = True
     FIRES: ClassVar[tuple[Example, ...]] = (
         Example("a fifth of a decade a step", reader(0.2, kind="rnn-relu"), "error"),
@@ -58,6 +65,12 @@ class ExplodingThroughTime(Rule):
         Example(
             "the same under Adam",
             reader(0.2, kind="rnn-relu"),
+            "error",
+            training=Training("adam"),
+        ),
+        Example(
+            "five decades in a few steps under Adam",
+            reader(0.8, 8, kind="rnn-relu"),
             "warning",
             training=Training("adam"),
         ),
@@ -76,14 +89,16 @@ class ExplodingThroughTime(Rule):
         """Yields one finding for each layer and direction that grows."""
         for flow in audit.flow.recurrences:
             grown = max(flow.decades, key=lambda interval: interval.value)
-            verdict = self._verdict(grown, training)
+            verdict = self._verdict(grown, self._error(flow, training))
             if verdict is not None:
                 yield self._finding(flow, grown, *verdict)
 
-    def _verdict(
-        self, grown: Interval, training: Training
-    ) -> tuple[Level, float] | None:
-        error = self.error if training.optimizer == "sgd" else self.adam_error
+    def _error(self, flow: RecurrenceFlow, training: Training) -> float:
+        if training.optimizer == "sgd":
+            return self.error
+        return self.adam_long_error if flow.steps >= self.long else self.adam_error
+
+    def _verdict(self, grown: Interval, error: float) -> tuple[Level, float] | None:
         if grown.lo >= error:
             return "error", error
         if grown.lo >= self.warning:

@@ -14,11 +14,13 @@ from vgaudit.flow import (
     GradientFlow,
     Interval,
     LayerFlow,
+    Moments,
     TrunkStep,
 )
 from vgaudit.plain import visible
+from vgaudit.rules import nets
 from vgaudit.rules.budget import sentence
-from vgaudit.rules.examples import HEALTHY, around, chain, having
+from vgaudit.rules.examples import HEALTHY, activation, around, chain, having
 from vgaudit.rules.rule import Example, Rule, Training, threshold
 from vgaudit.rules.treatment import against_loss
 from vgaudit.rules.wording import count, decades, number, place, span
@@ -38,6 +40,20 @@ def _small(audit: Audit) -> Audit:
     """Returns the audit with all of its loss put down to the weights."""
     steps = tuple(replace(step, cause="weights") for step in audit.flow.trunk)
     return having(audit, trunk=steps)
+
+
+def _shared(audit: Audit) -> Audit:
+    """Returns the audit with every layer called several times."""
+    return having(audit, layers=tuple(replace(x, calls=5) for x in audit.flow.layers))
+
+
+def _centred(audit: Audit) -> Audit:
+    """Returns the audit with activations whose outputs are centred."""
+    even = Moments(mean=0.0, std=0.5, min=-1.0, max=1.0)
+    for layer in audit.flow.layers:
+        if layer.activation is not None:
+            audit = activation(audit, layer.path, output=even)
+    return audit
 
 
 Limits = tuple[tuple[Level, float], ...]
@@ -67,10 +83,15 @@ class VanishingGradient(Rule):
         Wide nets lose up to about three decades by width alone (the same gradient
         is spread over more elements) and train; the limits lie below that. A short
         net whose weights are all too small can lose more at first and recover, since
-        its last layers grow and take the others along: there the limit lies lower.
+        its last layers grow and take the others along: there the limit lies lower. So
+        does a sigmoid or tanh layer that is applied many times: its weight learns by
+        its last application, and all of them gain at once; such nets get a warning.
+        How much is borne depends on the units, too: nets of rectified units stand
+        still a little earlier than those of tanh, whose slope at zero is one.
         Under Adam the size of the gradient hardly matters by itself; what stays at
         chance are nets of sigmoid units, whose outputs are nearly constant (mean 0.5,
-        hardly any spread) and drown the signal, and they get a limit of their own. A
+        hardly any spread) and drown the signal, and they get a limit of their own,
+        unless all weights are small: steps of a fixed size make those anew. A
         net that is scanned in eval mode with statistics that were never updated is
         reported as VG004 instead.
 
@@ -89,6 +110,15 @@ class VanishingGradient(Rule):
     """
 
     sgd_error: float = threshold(-3.6, "decades; below it an error under SGD")
+    sgd_rectified_error: float = threshold(
+        -3.5, "decades; the same where most units are rectified (no two rails)"
+    )
+    sgd_centred_error: float = threshold(
+        -3.75, "decades; the same where most units are centred between rails (tanh)"
+    )
+    shared_error: float = threshold(
+        -16.0, "decades; the same where one such layer is applied over and over"
+    )
     adam_warning: float = threshold(-3.6, "decades; below it a warning under Adam")
     adam_error: float = threshold(
         -15.0, "decades; below it an error under Adam where activations are centred"
@@ -142,6 +172,17 @@ class VanishingGradient(Rule):
             Training("adam"),
         ),
         Example(
+            "a sigmoid layer that is applied over and over",
+            _shared(chain(LOST)),
+            "warning",
+        ),
+        Example(
+            "small weights of a sigmoid net under Adam",
+            _small(chain(LOST)),
+            "warning",
+            Training("adam"),
+        ),
+        Example(
             "an interval across the limit is unclear",
             chain((-3.7, -2.0, -1.0, 0.0), spread=0.3),
             "info",
@@ -155,6 +196,7 @@ class VanishingGradient(Rule):
     QUIET: ClassVar[tuple[Example, ...]] = (
         Example("a net that trains", chain(HEALTHY)),
         Example("three decades lost by width alone", chain((-3.0, -2.0, -1.0, 0.0))),
+        Example("tanh units bear more", _centred(chain((-3.7, -2.0, -1.0, 0.0)))),
         Example(
             "a branch with a constant offset",
             having(chain(HEALTHY), branches=(replace(BRANCH, decay=around(-0.4)),)),
@@ -248,13 +290,20 @@ class VanishingGradient(Rule):
         self, flow: GradientFlow, steps: Sequence[TrunkStep], training: Training
     ) -> Limits:
         """Returns the limits, the strictest level first."""
+        kind, small = nets.kind(flow, self.offset), self._small_weights(steps)
         if training.optimizer == "adam":
-            off = self._off_centre(flow)
-            error = self.adam_offset_error if off else self.adam_error
+            drowned = kind == "offset" and not small
+            error = self.adam_offset_error if drowned else self.adam_error
             return ("error", error), ("warning", self.adam_warning)
-        if self._small_weights(steps):
-            return ("error", self.small_error), ("warning", self.sgd_error)
-        return (("error", self.sgd_error),)
+        usual = {
+            "rectified": self.sgd_rectified_error,
+            "centred": self.sgd_centred_error,
+        }.get(kind, self.sgd_error)
+        if kind in ("centred", "offset") and nets.shared(flow):
+            return ("error", self.shared_error), ("warning", usual)
+        if small:
+            return ("error", self.small_error), ("warning", usual)
+        return (("error", usual),)
 
     def _small_weights(self, steps: Sequence[TrunkStep]) -> bool:
         """Tells whether weights make most of the loss, and each of them much."""
@@ -262,19 +311,6 @@ class VanishingGradient(Rule):
         lost = sum(x.gain.value for x in steps if x.gain.value < 0)
         most = sum(gains) < self.small_share * lost
         return most and sum(gains) < self.small_step * len(gains)
-
-    def _off_centre(self, flow: GradientFlow) -> bool:
-        """Tells whether most bounded activations have nearly constant outputs."""
-        seen = [
-            x.activation
-            for x in flow.layers
-            if x.activation is not None
-            and x.activation.bounded
-            and not x.activation.gate
-            and x.depth
-        ]
-        off = [x for x in seen if abs(x.output.mean) > self.offset * x.output.std]
-        return 2 * len(off) > len(seen)
 
     def _verdict(
         self, lost: Interval, limits: Limits, training: Training
