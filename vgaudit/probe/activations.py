@@ -178,6 +178,13 @@ def canonical(
     return None if name in _ORDINARY else KNOWN.get(name)
 
 
+def may_activate(function: Callable[..., Any]) -> bool:
+    """Tells whether ``canonical`` may know a torch function, from its name alone."""
+    name = name_of(function).rstrip("_")
+    name = _ALIASES.get(name, name)
+    return name in KNOWN and name not in _ORDINARY
+
+
 def positional(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -17,7 +17,7 @@ from vgaudit.probe import graph as graphs
 from vgaudit.probe.budget import Budget, Edge
 from vgaudit.probe.gains import Gains, Span
 from vgaudit.probe.graph import Graph, Plan
-from vgaudit.probe.recording import Habits, Recording
+from vgaudit.probe.recording import Habits, Recording, Visit
 from vgaudit.probe.rows import Callers, Row, table
 
 
@@ -35,6 +35,8 @@ class Blueprint:
         names: node → name, for every measured node.
         gains: where the gain of each row is read.
         unmeasured: place → reason.
+        visits: the calls of activations in order, by which another pass can be
+            followed; None where it cannot.
     """
 
     kinds: list[str]
@@ -47,6 +49,7 @@ class Blueprint:
     names: dict[int, str]
     gains: Gains = field(default_factory=Gains)
     unmeasured: dict[str, str] = field(default_factory=dict)
+    visits: list[Visit] | None = None
 
     def fits(self, graph: Graph) -> bool:
         """Tells whether ``graph`` has the shape that this was made from."""
@@ -101,6 +104,7 @@ def build(
         budget=budget,
         names=names,
         unmeasured=dict(recording.unmeasured),
+        visits=None if habits.units else _visits(graph, recording),
     )
     spans = [
         Span(row.node, row.entry)
@@ -109,6 +113,13 @@ def build(
     ]
     blueprint.gains = gains.find(graph, plan, spans, blueprint.measured)
     return blueprint
+
+
+def _visits(graph: Graph, recording: Recording) -> list[Visit]:
+    """Returns the calls of activations with the places of the nodes they made."""
+    for visit, node in recording.visits:
+        visit.place = -1 if node is None else graph.index.get(node, -1)
+    return [visit for visit, _ in recording.visits]
 
 
 def _other_names(

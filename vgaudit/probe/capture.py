@@ -30,8 +30,8 @@ from vgaudit.probe.histograms import histogram
 from vgaudit.probe.naming import class_of, name_of
 from vgaudit.probe.observe import observe
 from vgaudit.probe.provenance import Provenance
-from vgaudit.probe.recording import Call, Habits, Recording, Site
-from vgaudit.probe.tensors import tensors_in
+from vgaudit.probe.recording import Call, Habits, Recording, Site, Visit
+from vgaudit.probe.tensors import tensors_in, wide
 
 
 class Recorder(TorchFunctionMode):
@@ -70,7 +70,7 @@ class Recorder(TorchFunctionMode):
         self._statistics = only != "structure"
         self._structure = habits is None
         self.replays = habits is None and only == ""
-        self._on_recompute = on_recompute
+        self.on_recompute = on_recompute
         self._root = model
         self.provenance = Provenance(samples)
         self._names: dict[int, str] = {}
@@ -142,8 +142,8 @@ class Recorder(TorchFunctionMode):
         if self.backward:
             own = any(p is not None for p in module._parameters.values())
             wanted = own and isinstance(output, Tensor) and output.grad_fn is not None
-            if wanted and self._on_recompute is not None:
-                self._on_recompute(path, output.grad_fn)
+            if wanted and self.on_recompute is not None:
+                self.on_recompute(path, output.grad_fn)
         elif isinstance(output, Tensor) and len(args) == 1:
             if self._structure and units.may_be_activation(module):
                 self._recognise(module, path, args[0], output, mark)
@@ -253,7 +253,12 @@ class Recorder(TorchFunctionMode):
             site.type = class_of(module).__name__
         if constant:
             self.habits.ignored.add(site.key)
-        if site.key not in self.habits.ignored:
+        ignored = site.key in self.habits.ignored
+        if self._structure:
+            key = "" if ignored or not z.is_floating_point() else site.key
+            visit = Visit(activation.name, key, axis)
+            self.recording.visits.append((visit, out.grad_fn))
+        if not ignored:
             call = activations.call_without_inplace(func, args, kwargs)
             form = activations.slope_of(activation, kwargs) or by_autograd_of(call)
             self._observe(site, activation, (z, out), form, axis=axis)
@@ -277,7 +282,7 @@ class Recorder(TorchFunctionMode):
             return
         axis = units.axis_of(z) if axis is None else axis
         with torch.no_grad(), torch._C.DisableTorchFunction():
-            z, out = _wide(z), _wide(out.detach())
+            z, out = wide(z), wide(out.detach())
             self.recording.observations.append(
                 observe(
                     site.key,
@@ -349,11 +354,6 @@ def _is_all(site: Site, z: Tensor, output: Tensor) -> bool:
     """Tells whether one recorded activation is all that a module does."""
     whole = site.node is not None and site.node is output.grad_fn
     return whole and site.entry is operations.made_by(z)
-
-
-def _wide(values: Tensor) -> Tensor:
-    half = values.dtype in (torch.float16, torch.bfloat16)
-    return values.float() if half else values
 
 
 def _shapes(args: Any) -> list[tuple[torch.Size, torch.dtype]]:

@@ -25,6 +25,13 @@ _BUILTINS = frozenset(
     }
 )
 _SDPA_DROPOUT = 4
+_ATTENTION = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+
+
+def may_drop(func: Callable[..., Any]) -> bool:
+    """Tells whether ``without_dropout`` may change the arguments of a function."""
+    name = name_of(func)
+    return "dropout" in name or name in _ATTENTION
 
 
 def without_dropout(

@@ -16,11 +16,16 @@ from vgaudit.data.batch import Batch, Loss
 from vgaudit.errors import CannotRun, NothingMeasured, VgauditError
 from vgaudit.probe import provenance
 from vgaudit.probe.capture import Recorder
+from vgaudit.probe.follow import Follower
 from vgaudit.probe.state import Twin
 from vgaudit.probe.tensors import cast, differentiable, tensors_in
 
 _REENTRANT = "None of the inputs have requires_grad=True"
 _SHOWN = 4
+
+Watcher = Recorder | Follower
+"""What watches a forward pass: in full, or along what is known."""
+
 _REENTRANT_WHY = (
     "a segment whose input needs no gradient: reentrant checkpointing leaves its "
     "parameters without one; checkpoint(..., use_reentrant=False) does not"
@@ -46,7 +51,7 @@ class Setting:
 
 
 def forward(
-    setting: Setting, batch: Batch, recorder: Recorder
+    setting: Setting, batch: Batch, recorder: Watcher
 ) -> tuple[list[Tensor], Tensor | None]:
     """Returns the differentiable outputs, and the loss where there is one.
 
@@ -136,7 +141,7 @@ def _items(value: Any) -> list[Any]:
     return list(value.values() if isinstance(value, Mapping) else value)
 
 
-def _no_gradient(output: Any, twin: Twin, recorder: Recorder) -> VgauditError:
+def _no_gradient(output: Any, twin: Twin, recorder: Watcher) -> VgauditError:
     if not twin.parameters and twin.quantized:
         return CannotRun(
             "the model is quantised: it has no trainable floating-point weights",
@@ -185,7 +190,7 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def failure(error: Exception, model: nn.Module, recorder: Recorder) -> Exception:
+def failure(error: Exception, model: nn.Module, recorder: Watcher) -> Exception:
     """Returns the error to raise for a failed forward, naming the module."""
     if is_out_of_memory(error):
         return error

@@ -49,6 +49,10 @@ class Gradients:
         size, zeros = self._look(gradient)
         self._note(name, size, zeros, _nonfinite(gradient, size))
 
+    def keep(self, name: str, gradient: Tensor) -> None:
+        """Takes a whole gradient that nobody changes before ``settle``."""
+        self._held[name] = gradient
+
     def settle(self) -> None:
         """Looks at the gradients that are held, with one wait for the device."""
         looks = [figure for held in self._held.values() for figure in self._look(held)]

@@ -53,6 +53,23 @@ class Call:
 
 
 @dataclass(slots=True)
+class Visit:
+    """One call of an activation, as a later pass will meet it again.
+
+    Attributes:
+        kind: canonical name of the activation.
+        key: of the call; empty if it is not measured.
+        axis: dimension that runs over units, None if unknown.
+        place: index of the node that it makes in the graph, −1 without one.
+    """
+
+    kind: str
+    key: str
+    axis: int | None
+    place: int = -1
+
+
+@dataclass(slots=True)
 class Habits:
     """What the structure pass learned and later passes need.
 
@@ -82,6 +99,8 @@ class Recording:
         sites: activation calls by key, in order.
         observations: their statistics, still on the device.
         histograms: of their inputs, by key, where asked for.
+        visits: activation calls in order, with the nodes that they made (structure
+            pass).
         unmeasured: place → why it could not be measured.
         calls: node → the call that made it (structure pass).
         latest: the last node that was made (structure pass).
@@ -99,6 +118,7 @@ class Recording:
     sites: dict[str, Site] = field(default_factory=dict)
     observations: list[Observation] = field(default_factory=list)
     histograms: dict[str, Histogram] = field(default_factory=dict)
+    visits: list[tuple[Visit, Node | None]] = field(default_factory=list)
     unmeasured: dict[str, str] = field(default_factory=dict)
     calls: dict[Node, Call] = field(default_factory=dict)
     latest: Node | None = None
@@ -113,6 +133,7 @@ class Recording:
     def forget_graph(self) -> None:
         """Lets go of the autograd graph, which keeps a whole pass in memory."""
         self.calls.clear()
+        self.visits.clear()
         self.entries.clear()
         self.hooked.clear()
         self.latest = None

@@ -32,8 +32,12 @@ _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 _DROPS = re.compile(r"Dropout|Drop(Path|Block|Connect)|StochasticDepth")
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module, *, live: bool = False) -> nn.Module:
     """Returns the module inside ``DataParallel``, DDP or ``torch.compile``.
+
+    Args:
+        model: as the user has it.
+        live: it is watched where it runs, so FSDP2 may have sharded it.
 
     Raises:
         CannotRun: for FSDP, whose parameters are sharded, and for TorchScript.
@@ -43,7 +47,8 @@ def unwrap(model: nn.Module) -> nn.Module:
         inner = model.module if compiled is None else compiled
         assert isinstance(inner, nn.Module)
         model = inner
-    if type(model).__name__.startswith(("FullyShardedDataParallel", "FSDP")):
+    known = class_of(model) if live else type(model)
+    if known.__name__.startswith(("FullyShardedDataParallel", "FSDP")):
         raise CannotRun(
             "the model is wrapped in FSDP, and its parameters are sharded",
             hint="scan the model before wrapping it",
@@ -253,10 +258,10 @@ class Twin:
         Args:
             zeros: count the exact zeros too, which costs more than the norm.
         """
-        gradients = Gradients(zeros=zeros, hold=True)
+        gradients = Gradients(zeros=zeros)
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                gradients.add(name, parameter.grad)
+                gradients.keep(name, parameter.grad)
         return gradients.read()
 
     @torch.no_grad()

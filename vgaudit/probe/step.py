@@ -15,7 +15,14 @@ from vgaudit.errors import CannotRun
 from vgaudit.probe import graph, norms, recurrence, state
 from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
-from vgaudit.probe.forward import Setting, first_line, forward, is_out_of_memory
+from vgaudit.probe.follow import Follower
+from vgaudit.probe.forward import (
+    Setting,
+    Watcher,
+    first_line,
+    forward,
+    is_out_of_memory,
+)
 from vgaudit.probe.gauges import Gauges, root_sum_square
 from vgaudit.probe.lags import Lags
 from vgaudit.probe.parameters import ParameterFigures
@@ -80,25 +87,62 @@ def measure(
         zeros: it is the first batch: count the exact zeros of the parameters'
             gradients, and take histograms.
     """
-    result = _attempt(setting, batch, number=number, known=known, zeros=zeros)
+    result = None
+    if len(known) == 1 and not zeros and not setting.twin.sharded:
+        result = _following(setting, batch, number, known[0])
     if result is None:
-        result = _attempt(setting, batch, number=number, known=(), zeros=zeros)
+        turn = _Turn(number, tuple(known), zeros)
+        result = _attempt(setting, batch, turn, _recorder(setting, batch, turn))
+    if result is None:
+        turn = _Turn(number, (), zeros)
+        result = _attempt(setting, batch, turn, _recorder(setting, batch, turn))
         assert result is not None
     return result
 
 
-def _attempt(
-    setting: Setting,
-    batch: Batch,
-    *,
-    number: int,
-    known: Sequence[Blueprint],
-    zeros: bool,
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One run of one batch: the arguments of ``measure``."""
+
+    number: int
+    known: tuple[Blueprint, ...]
+    zeros: bool
+
+
+def _following(
+    setting: Setting, batch: Batch, number: int, known: Blueprint
 ) -> tuple[Measured, Blueprint] | None:
-    twin = setting.twin
+    """Measures the quick way; None where the pass is another than is known."""
+    if known.visits is None:
+        return None
+    follower = Follower(known.visits, samples=batch.size)
+    try:
+        return _attempt(setting, batch, _Turn(number, (known,), False), follower)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        # A recorder's pass will fail likewise, and can tell where.
+        return None
+
+
+def _recorder(setting: Setting, batch: Batch, turn: _Turn) -> Recorder:
+    known = turn.known
+    recorder = Recorder(
+        setting.model,
+        samples=batch.size,
+        habits=Habits.joined(b.habits for b in known) if known else None,
+    )
+    recorder.histograms = turn.zeros
+    return recorder
+
+
+def _attempt(
+    setting: Setting, batch: Batch, turn: _Turn, recorder: Watcher
+) -> tuple[Measured, Blueprint] | None:
+    twin, known, zeros = setting.twin, turn.known, turn.zeros
     twin.zero_grad()
     # The same draws whenever this batch is measured again, in any precision.
-    state.seed_all(_mix(setting.seed, number, -1), setting.device)
+    state.seed_all(_mix(setting.seed, turn.number, -1), setting.device)
     gauges = Gauges()
     measured = Measured(reference=math.nan, samples=batch.size)
 
@@ -106,13 +150,8 @@ def _attempt(
         measured.recomputed.append(path)
         gauges.watch(path, node)
 
-    recorder = Recorder(
-        setting.model,
-        samples=batch.size,
-        habits=Habits.joined(b.habits for b in known) if known else None,
-        on_recompute=recompute,
-    )
-    recorder.histograms = zeros
+    if isinstance(recorder, Recorder):
+        recorder.on_recompute = recompute
     with torch.enable_grad(), recorder:
         output, loss = forward(setting, batch, recorder)
         heads = [loss] if loss is not None and _owns_loss(setting) else output
@@ -120,7 +159,10 @@ def _attempt(
         blueprint = next((b for b in known if b.fits(nodes)), None)
         if known and blueprint is None:
             return None
-        if blueprint is None:
+        if isinstance(recorder, Follower):
+            if not recorder.confirmed(nodes):
+                return None
+        elif blueprint is None:
             blueprint = _blueprint(setting, nodes, recorder)
             measured.called = set(recorder.recording.calls_of)
             measured.used = _used(twin, recorder.recording)
@@ -133,7 +175,7 @@ def _attempt(
             )
         attach(gauges, blueprint, nodes, heads, merges=first)
         with twin.shielding(nodes.leaves.values()):
-            cotangents = _backward(setting, heads, loss, number)
+            cotangents = _backward(setting, heads, loss, turn.number)
     measured.at, measured.through = gauges.read()
     measured.reference = _reference(blueprint, measured.at, cotangents, heads)
     measured.loss = math.nan if loss is None else float(loss.detach())
@@ -141,6 +183,8 @@ def _attempt(
     measured.input_mean, measured.input_std = _input_moments(batch)
     measured.activations = _activations(recorder.recording, blueprint)
     measured.parameters = twin.figures(zeros=zeros)
+    if measured.recomputed:
+        blueprint.visits = None  # a follower sees no modules, and so no segments
     return measured, blueprint
 
 

@@ -98,6 +98,12 @@ def cast(value: Any, *, device: torch.device, dtype: torch.dtype | None) -> Any:
     return map_tensors(value, change)
 
 
+def wide(values: Tensor) -> Tensor:
+    """Returns half-precision values in float32, others as they are."""
+    half = values.dtype in (torch.float16, torch.bfloat16)
+    return values.float() if half else values
+
+
 def _target(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     if dtype is None:
         return tensor.dtype
