@@ -139,7 +139,7 @@ def test_the_text_says_what_follows_under_its_cause() -> None:
 
     (place,) = [i for i, line in enumerate(lines) if "so: ERROR VG101" in line]
     heads = [i for i, line in enumerate(lines) if line.startswith("  ERROR   VG301")]
-    assert max(i for i in heads if i < place) + 6 > place
+    assert max(i for i in heads if i < place) + 8 > place
     assert not any(line.startswith("  ERROR   VG101") for line in lines)
 
 

@@ -124,7 +124,9 @@ def test_hostile_names_do_not_reach_a_message(rule: Rule) -> None:
             example.audit, "layers", "\x1b[31m\n::error::\u202e" + "x" * 9999
         )
         for finding in rule.check(text, example.training):
-            for words in (finding.message, *finding.evidence):
+            fix = finding.fix
+            said = (fix.text, fix.reason) if fix is not None else ()
+            for words in (finding.message, *finding.evidence, *said):
                 assert words.isprintable()
                 assert len(words) < 2000
 

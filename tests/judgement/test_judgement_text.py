@@ -15,7 +15,8 @@ from vgaudit.flow import NotMeasured, Source
 from vgaudit.judge import Policy, failed, judge
 from vgaudit.reports.look import BLOCKS, Look, ascii_only, bar, binned, heights
 from vgaudit.reports.text import render
-from vgaudit.rules.examples import activation, chain, having, layer, loaded
+from vgaudit.rules.examples import activation, around, chain, having, layer, loaded
+from vgaudit.rules.wording import decades
 
 LOST = (-9.6, -8.8, -7.7, -6.9, -5.5, -4.4, -3.1, -2.0, -1.0, 0.0)
 
@@ -233,3 +234,25 @@ def test_a_policy_s_command_is_no_part_of_the_text() -> None:
     assert render(judge(chain(), Policy(command="vgaudit scan x"))) == render(
         judge(chain())
     )
+
+
+def test_the_budget_of_a_net_that_loses_little_is_one_sentence() -> None:
+    gains = {"branches": 3.7, "activation": -1.4, "weights": -0.2, "merge": 0.04}
+    (first, *_) = chain().flow.trunk
+    steps = tuple(
+        replace(first, name=cause, layer=None, cause=cause, gain=around(value))
+        for cause, value in gains.items()
+    )
+    audit = having(chain(), trunk=steps, attenuation=around(sum(gains.values())))
+
+    said = " ".join(render(judge(audit, Policy())).split())
+    assert (
+        "budget blocks with branches +3.7, activation slopes −1.4, weights −0.2: "
+        "together +2.1 decades" in said
+    )
+
+
+def test_nothing_has_no_sign() -> None:
+    assert ["0.0", "0.0", "−0.1", "9.6"] == [
+        decades(value) for value in (-0.01, 0.0, -0.06, 9.6)
+    ]

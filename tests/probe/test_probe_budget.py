@@ -260,6 +260,30 @@ def test_written_out_operations_are_counted_as_what_they_are() -> None:
     assert blocks == ["normalization", "attention", "activation"]
 
 
+class Tokens(nn.Module):
+    """A learned token beside those of the data, and the output reads it alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.embed, self.mix, self.head = (nn.Linear(6, 6) for _ in range(3))
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), 1, 6), self.embed(x)], 1)
+        x = torch.tanh(self.mix(x.transpose(1, 2).flatten(1)[:, :6]))
+        return self.head(x)
+
+
+def test_what_goes_to_a_learned_token_is_no_loss_by_weights() -> None:
+    flow = scan(Tokens().double(), noise(4, 5, 6).double())
+
+    (joined,) = [step for step in flow.trunk if step.op == "Cat"]
+    assert "merge" == joined.cause
+    weights = [step.name for step in flow.trunk if step.cause == "weights"]
+    assert {"mix", "head"} == set(weights)
+
+
 class TwoHeads(nn.Module):
     """Two outputs: above the last shared tensor there is no single one."""
 

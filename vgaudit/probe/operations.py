@@ -217,7 +217,7 @@ def cause(name: str, *, parametric: bool) -> Cause:
         (is_weight(name) and parametric, "weights"),
         (name in _POOLS, "pooling"),
         (name in _RESHAPES, "reshape"),
-        (name in {"Add", "Sub"}, "merge"),
+        (name in {"Add", "Sub", "Cat", "Stack"}, "merge"),
         (parametric, "weights"),
         (name in _MERGES or is_weight(name), "merge"),
     )

@@ -6,9 +6,9 @@ At most 30 rows a table and 60,000 characters; the JSON report has everything.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from vgaudit.findings import LEVELS, Finding, Report
+from vgaudit.findings import LEVELS, Finding, Fix, Report
 from vgaudit.flow import Audit, LayerFlow
 from vgaudit.plain import visible
 from vgaudit.reports.escaping import inert, markdown
@@ -19,6 +19,7 @@ from vgaudit.rules.wording import count, decades
 from vgaudit.suite import Entry, Suite, single
 
 ROWS = 30
+WAYS = 5
 LAYERS = 10
 LENGTH = 60_000
 
@@ -117,6 +118,28 @@ def _findings(report: Report) -> Iterator[str]:
         )
         yield f"| {' | '.join(cells)} |"
     yield from _more(len(report.findings) - ROWS, "finding")
+    yield from _ways_out(report.findings)
+
+
+def _ways_out(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yields what to try against findings that follow from no other, each once."""
+    ways: dict[tuple[str, str], tuple[Finding, Fix]] = {}
+    for finding in findings:
+        if finding.fix is not None and finding.level != "info" and not finding.cause:
+            ways.setdefault((finding.code, finding.fix.text), (finding, finding.fix))
+    if not ways:
+        return
+    yield ""
+    yield "What to try:"
+    yield ""
+    for finding, fix in list(ways.values())[:WAYS]:
+        line = f"- {markdown(finding.code)}: {markdown(fix.text, length=300)}"
+        if fix.reason:
+            line += f", because {markdown(fix.reason, length=300)}"
+        # What explains a rule is named once, by its code.
+        if not fix.command.startswith("vgaudit explain "):
+            line += f" ({markdown(fix.command, length=300)})"
+        yield line
 
 
 def _where(finding: Finding, audit: Audit | None) -> str:

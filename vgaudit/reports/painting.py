@@ -41,6 +41,9 @@ LABELS = 12
 ACROSS = 6
 """Histograms beside each other."""
 
+PALE = 0.35
+"""How much of its colour a bar keeps that gives gradient back."""
+
 Painter = Callable[["Axes"], None]
 
 
@@ -50,7 +53,7 @@ def budget_of(flow: GradientFlow) -> Painter:
     at = depth.axis(flow)
 
     def paint(axes: Axes) -> None:
-        named: set[Cause] = set()
+        _budget_key(axes, found)
         for bar in found:
             left, right = budget.edges(bar, at)
             level = bar.station.start
@@ -67,16 +70,23 @@ def budget_of(flow: GradientFlow) -> Painter:
                     bottom=_finite(level),
                     align="edge",
                     color=COLOURS[part.cause],
-                    alpha=1.0 if lost else 0.35,
-                    label=None if part.cause in named else NOUNS[part.cause],
+                    alpha=1.0 if lost else PALE,
                 )
-                named.add(part.cause)
                 level += part.decades
         _depth_axis(axes, flow, budget.scale(found))
-        if named:
-            axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8)
 
     return paint
+
+
+def _budget_key(axes: Axes, found: Sequence[budget.Bar]) -> None:
+    """Names each cause in its full colour, and says what a pale one means."""
+    parts = [part for bar in found for part in (*bar.losses, *bar.gains)]
+    for cause in dict.fromkeys(part.cause for part in parts):
+        axes.bar(0.0, 0.0, width=0.0, color=COLOURS[cause], label=NOUNS[cause])
+    if any(part.decades > 0 for part in parts):
+        pale = "pale: gives gradient back"
+        axes.bar(0.0, 0.0, width=0.0, color="#16181d", alpha=PALE, label=pale)
 
 
 def profile_of(flow: GradientFlow, limits: Sequence[profile.Limit]) -> Painter:

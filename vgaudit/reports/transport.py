@@ -22,6 +22,9 @@ LABEL = 15
 INDENT = 2
 WORST = 3
 RECURRENCES = 4
+WORTH_A_WORD = 0.1
+"""Decades from which a kind of operation is named where little is lost in all."""
+
 WORTH_A_BUDGET = 1.0
 """Decades of loss from which it is worth telling where they went."""
 
@@ -29,15 +32,36 @@ WORTH_A_BUDGET = 1.0
 def transport(
     report: Report, flow: GradientFlow, look: Look
 ) -> Iterator[RenderableType]:
-    """Yields the depth profile; where much is lost, the budget and the worst step."""
+    """Yields the depth profile and the budget; where much is lost, the worst steps."""
     profile = _profile(report, flow, look)
     if profile is not None:
         yield row("depth profile", profile)
     yield from _memory(flow)
-    if flow.attenuation is None or flow.attenuation.value > -WORTH_A_BUDGET:
+    if flow.attenuation is None:
+        return
+    if flow.attenuation.value > -WORTH_A_BUDGET:
+        yield from _balance(flow, flow.attenuation.value)
         return
     yield from _budget(flow)
     yield from _worst(flow)
+
+
+def _balance(flow: GradientFlow, whole: float) -> Iterator[RenderableType]:
+    """Yields what each kind of operation gives and takes, where little is lost."""
+    worth = [item for item in shares(flow) if abs(item.decades) >= WORTH_A_WORD]
+    parts = [
+        f"{item.noun} {_signed(item.decades)}"
+        for item in sorted(worth, key=lambda item: -abs(item.decades))
+    ]
+    if parts and math.isfinite(whole):
+        said = ", ".join(parts)
+        yield row("budget", Text(f"{said}: together {_signed(whole)} decades"))
+
+
+def _signed(value: float) -> str:
+    """Returns ``+3.7`` or ``−0.6``; what rounds to nothing has no sign."""
+    text = decades(value)
+    return text if text.startswith("−") or not float(text) else f"+{text}"
 
 
 def _worst(flow: GradientFlow) -> Iterator[RenderableType]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit
 from vgaudit.rules.examples import chain
 from vgaudit.rules.examples_deep import deep, steps, trained
-from vgaudit.rules.first_steps import first_steps, share
+from vgaudit.rules.first_steps import FirstStep, first_steps, share
 from vgaudit.rules.rule import Example, Rule, Training, threshold
-from vgaudit.rules.wording import names, percent, place
+from vgaudit.rules.wording import names, number, percent, place
 
 _FLOOR = trained(deep(precision=steps(floor=0.8)))
 
@@ -84,8 +84,18 @@ class AdamFloor(Rule):
             value=low,
             limit=self.warning,
             unit="share",
-            fix=Fix(
-                command="vgaudit explain VG603",
-                text="a smaller ε, or a larger loss",
-            ),
+            fix=self.advice("a smaller ε, or a larger loss", _size(audit, worst)),
         )
+
+
+def _size(audit: Audit, worst: list[FirstStep]) -> str:
+    """Returns how small the gradients on the floor are, as the reason."""
+    names_of = {step.name for step in worst}
+    sizes = [p.grad_rms for p in audit.flow.parameters if p.name in names_of]
+    known = [size for size in sizes if size]
+    if not known:
+        return "what lies below ε is divided by ε and not by its own size"
+    return (
+        f"these gradients have a root mean square of {number(min(known))} to "
+        f"{number(max(known))}, and ε is 1e-8"
+    )

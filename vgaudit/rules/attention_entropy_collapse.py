@@ -13,7 +13,7 @@ from vgaudit.plain import visible
 from vgaudit.rules.examples import chain
 from vgaudit.rules.examples_deep import heads
 from vgaudit.rules.rule import Example, Rule, Training, threshold
-from vgaudit.rules.wording import number, percent
+from vgaudit.rules.wording import count, number, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,23 @@ class AttentionEntropyCollapse(Rule):
             value=lowest,
             limit=self.entropy,
             unit="entropy / log n",
-            fix=Fix(
-                command="vgaudit explain VG303",
-                text="normalise queries and keys, or warm up more slowly",
-            ),
+            fix=self._way_out(call, top),
             source=call.source,
+        )
+
+    def _way_out(self, call: AttentionFlow, top: float) -> Fix:
+        """Returns what to do: by the logits where they are known and large."""
+        if top >= self.logit:
+            return self.advice(
+                "normalise queries and keys (or lower their learning rate)",
+                f"logits reach {number(top)}, and a lead of "
+                f"{number(math.log(call.keys) + 3)} already gives one of "
+                f"{count(call.keys, 'key')} 95 % of the attention",
+            )
+        return self.advice(
+            "warm up more slowly, or look at what that key holds",
+            f"a head keeps {number(min(call.entropy))} of log n, and no logit "
+            f"is above {number(top)}"
+            if math.isfinite(top)
+            else f"a head keeps {number(min(call.entropy))} of log n",
         )

@@ -11,7 +11,7 @@ from vgaudit.flow import ActivationFlow, Audit, LayerFlow
 from vgaudit.plain import visible
 from vgaudit.rules.examples import activation, chain, fed
 from vgaudit.rules.rule import Example, Rule, Training, threshold
-from vgaudit.rules.wording import percent
+from vgaudit.rules.wording import number, percent
 
 
 def _dead(
@@ -125,9 +125,21 @@ class DeadUnits(Rule):
             value=stats.dead_fraction,
             limit=limit,
             unit="share",
-            fix=Fix(
-                command="vgaudit explain VG302",
-                text="a leaky activation, or a less negative bias",
-            ),
+            fix=self._way_out(stats),
             source=layer.source,
+        )
+
+    def _way_out(self, stats: ActivationFlow) -> Fix:
+        """Returns what to do: the input lies off the slope, or some weights are."""
+        mean, std = stats.input.mean, stats.input.std
+        seen = f"mean {number(mean)} at a deviation of {number(std)}"
+        if mean < -std:
+            return self.advice(
+                "a less negative bias, or normalization before the activation",
+                f"its input lies below 0 as a whole ({seen})",
+            )
+        return self.advice(
+            "a leaky activation, or new weights for the dead units",
+            f"its input does not lie below 0 as a whole ({seen}): these units' own "
+            "weights are at fault",
         )

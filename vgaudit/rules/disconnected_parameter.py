@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit, LayerFlow, ParameterFlow
 from vgaudit.plain import visible
 from vgaudit.rules.examples import chain, parameter
@@ -106,11 +106,14 @@ class DisconnectedParameter(Rule):
             value=float(len(cut)),
             limit=0.0,
             unit="parameters",
-            fix=Fix(
-                command="vgaudit explain VG104",
-                text="remove the detach or no_grad in between, or freeze the parameters"
-                if called
-                else "remove the module, or freeze its parameters",
+            fix=self.advice(
+                "remove the detach or no_grad in between, or freeze the parameters",
+                f"their module ran, and not one of {numbers} can be trained",
+            )
+            if called
+            else self.advice(
+                "remove the module, or freeze its parameters",
+                f"{numbers} are saved, and synchronised, without ever being trained",
             ),
             source=first.source if first else None,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vgaudit.findings import Finding, Fix
@@ -12,7 +12,7 @@ from vgaudit.flow import Audit, LayerFlow, Moments
 from vgaudit.plain import visible
 from vgaudit.rules.examples import activation, chain
 from vgaudit.rules.rule import Example, Rule, Training, threshold
-from vgaudit.rules.wording import number
+from vgaudit.rules.wording import count, number
 
 _HUGE = Moments(mean=0.0, std=1e7, min=-5e7, max=5e7)
 _LARGE = Moments(mean=0.0, std=1e5, min=-5e5, max=5e5)
@@ -78,7 +78,31 @@ class ExplodingActivation(Rule):
         grown = largest / first
         std = layer.activation.input.std if layer.activation else 0.0
         if grown > self.growth or std > self.std or not math.isfinite(largest):
-            yield self._finding(layer, largest, grown)
+            weights = [
+                x for x in audit.flow.layers if x.weighted and x.order < layer.order
+            ]
+            fix = self._way_out(grown, first, layers=len(weights))
+            yield replace(self._finding(layer, largest, grown), fix=fix)
+
+    def _way_out(self, grown: float, first: float, *, layers: int) -> Fix:
+        """Returns what to do: the layers multiply the signal, or it comes so large."""
+        if grown > self.growth and math.isfinite(grown) and layers:
+            each = number(grown ** (1 / layers))
+            return self.advice(
+                "initialise with unit gain, or normalise in between",
+                f"each of {count(layers, 'weight layer')} in front of it multiplies "
+                f"the signal by {each}",
+            )
+        if not math.isfinite(grown):
+            return self.advice(
+                "look at the operation in front of this layer",
+                f"the first activation is finite ({number(first)}), this one is not",
+            )
+        return self.advice(
+            "scale the input, or the weights of the first layer",
+            f"the signal is {number(first)} at the first activation already, and "
+            f"grows by {number(grown)} from there",
+        )
 
     def _finding(self, layer: LayerFlow, largest: float, grown: float) -> Finding:
         by_growth = grown > self.growth
@@ -96,10 +120,6 @@ class ExplodingActivation(Rule):
             value=grown if by_growth else largest,
             limit=self.growth if by_growth else self.std,
             unit="times" if by_growth else "root mean square",
-            fix=Fix(
-                command="vgaudit explain VG203",
-                text="normalise, or initialise with unit gain",
-            ),
             source=layer.source,
         )
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix, Level
+from vgaudit.findings import Finding, Level
 from vgaudit.flow import Audit, GradientFlow, Interval
 from vgaudit.plain import visible
 from vgaudit.rules import nets
 from vgaudit.rules.examples import chain, having
 from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.treatment import against_growth
 from vgaudit.rules.wording import decades, number, span
 
 
@@ -136,10 +137,7 @@ class ExplodingGradient(Rule):
             limit=limit,
             unit="decades",
             unclear=unclear,
-            fix=Fix(
-                command="vgaudit explain VG201",
-                text="initialise with less gain, or normalise",
-            ),
+            fix=against_growth(audit, audit.flow.trunk, self.code),
             source=first.source if first else None,
         )
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit, TrunkStep
 from vgaudit.plain import visible
 from vgaudit.rules.examples import chain
 from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.treatment import against_growth
 from vgaudit.rules.wording import decades, number
 
 
@@ -59,7 +60,8 @@ class ExplodingStep(Rule):
         """Yields one finding for each such step."""
         for step in audit.flow.trunk:
             if step.gain.lo >= self.gain:
-                yield self._finding(step)
+                fix = against_growth(audit, (step,), self.code)
+                yield replace(self._finding(step), fix=fix)
 
     def _finding(self, step: TrunkStep) -> Finding:
         where = step.layer or step.name
@@ -78,8 +80,4 @@ class ExplodingStep(Rule):
             value=step.gain.value,
             limit=limit,
             unit="decades",
-            fix=Fix(
-                command="vgaudit explain VG202",
-                text="initialise this layer with less gain",
-            ),
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix, Level
+from vgaudit.findings import Finding, Level
 from vgaudit.flow import Audit, Interval, RecurrenceFlow
 from vgaudit.plain import visible
 from vgaudit.rules.rule import Example, Rule, Training, threshold
@@ -127,9 +127,8 @@ class ExplodingThroughTime(Rule):
             limit=limit,
             unit="decades",
             unclear=level == "info",
-            fix=Fix(
-                command="vgaudit explain VG204",
-                text="an orthogonal recurrent weight, and clipping of the gradient",
-                reason=f"it grows by {decades(flow.rate.value)} decades per step",
+            fix=self.advice(
+                "an orthogonal recurrent weight, and clipping of the gradient",
+                f"each step multiplies it by {number(10**flow.rate.value)}",
             ),
         )

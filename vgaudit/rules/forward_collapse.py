@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit, GradientFlow, StreamPoint
 from vgaudit.plain import visible
 from vgaudit.rules.examples import chain
@@ -85,6 +85,7 @@ class ForwardCollapse(Rule):
         first = next(point for point in points if _spread(point) < limit)
         value = flow.attenuation.value if flow.attenuation is not None else None
         both = value is not None and value <= self.lost
+        far = f"the outputs differ by {number(worst)} of their size"
         said = "" if value is None else f" ({decades(value)} decades)"
         gradient = (
             f"the gradient is lost as well{said}: the weights or slopes are too small"
@@ -106,10 +107,15 @@ class ForwardCollapse(Rule):
             limit=limit,
             unit="relative spread",
             evidence=(gradient,),
-            fix=Fix(
-                command="vgaudit explain VG606",
-                text="rescale the weights or normalise over the batch before anything "
-                "that acts on the gradient",
+            fix=self.advice(
+                "rescale the weights, or normalise over the batch",
+                f"{far}, and signal and gradient are lost alike{said}",
+            )
+            if both
+            else self.advice(
+                "normalise over the batch, or rescale, before anything that acts on "
+                "the gradient",
+                f"{far}: the gradient{said} has nothing to learn from",
             ),
         )
 

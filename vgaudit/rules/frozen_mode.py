@@ -10,6 +10,7 @@ from vgaudit.findings import Finding
 from vgaudit.flow import Audit
 from vgaudit.rules.examples import chain, loaded
 from vgaudit.rules.rule import Example, Rule, Training
+from vgaudit.rules.wording import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +57,9 @@ class FrozenMode(Rule):
                 level="warning",
                 message="exported in eval mode: batch norm and dropout cannot be "
                 "switched to training, so the figures are those of evaluation",
+                fix=self.advice(
+                    "export again after model.train(), or scan the eager model",
+                    f"its {count(audit.flow.weight_layers, 'weight layer')} were "
+                    "measured with running statistics in place of the batch's",
+                ),
             )

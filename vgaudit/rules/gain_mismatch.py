@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix, Level
+from vgaudit.findings import Finding, Level
 from vgaudit.flow import Audit, PlainStretch, StaticLayer
 from vgaudit.rules.examples import chain
 from vgaudit.rules.examples_deep import stretch
 from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.treatment import conversion
 from vgaudit.rules.wording import count, decades, number, place
 
 
@@ -74,7 +75,13 @@ class GainMismatch(Rule):
             level = self._level(run.decades, training)
             mostly = 2 * run.saturating >= len(run.layers) - 1 and run.decades < 0
             if level is not None and not mostly and len(run.layers) >= self.layers:
-                yield self._finding(run, level, training)
+                fix = conversion(
+                    audit,
+                    "rescale",
+                    text="initialise at the critical gain, or rescale the weights",
+                    reason=_balance(run),
+                )
+                yield replace(self._finding(run, level, training), fix=fix)
 
     def _level(self, change: float, training: Training) -> Level | None:
         sgd = training.optimizer == "sgd"
@@ -103,10 +110,6 @@ class GainMismatch(Rule):
             limit=limit,
             unit="decades",
             evidence=(_typical(run.layers),),
-            fix=Fix(
-                command="vgaudit convert MODEL --to rescale",
-                text="initialise at the critical gain, or rescale the weights",
-            ),
         )
 
     def _limit(self, change: float, level: Level, training: Training) -> float:
@@ -117,12 +120,25 @@ class GainMismatch(Rule):
         return self.adam_error if level == "error" else self.adam_warning
 
 
+def _ratios(layers: tuple[StaticLayer, ...]) -> list[float]:
+    """Returns gain over critical gain behind the first layer, the smallest first."""
+    ratios = (layer.gain / layer.critical for layer in layers[1:])
+    return sorted(ratio for ratio in ratios if math.isfinite(ratio))
+
+
+def _balance(run: PlainStretch) -> str:
+    """Returns the factor on the weights that balances a typical layer."""
+    ratios = _ratios(run.layers)
+    middle = ratios[len(ratios) // 2] if ratios else 0.0
+    if not middle:
+        each = 10 ** (run.decades / max(len(run.layers) - 1, 1))
+        return f"each layer passes {number(each)} of the gradient on"
+    way, factor = ("larger", middle**-0.5) if middle < 1 else ("smaller", middle**0.5)
+    return f"weights {number(factor)} times {way} balance a typical layer"
+
+
 def _typical(layers: tuple[StaticLayer, ...]) -> str:
-    ratios = sorted(
-        layer.gain / layer.critical
-        for layer in layers[1:]
-        if math.isfinite(layer.gain / layer.critical)
-    )
+    ratios = _ratios(layers)
     if not ratios:
         return "no layer has a critical gain"
     middle = ratios[len(ratios) // 2]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
-from vgaudit.flow import Audit
+from vgaudit.findings import Finding
+from vgaudit.flow import Audit, NoiseFlow
 from vgaudit.rules.examples import chain
 from vgaudit.rules.examples_deep import noise
 from vgaudit.rules.rule import Example, Rule, Training, threshold
@@ -83,5 +84,13 @@ class GradientNoise(Rule):
                 f"{count(len(silent), 'parameter')} of {len(deep.noise) - 1:,} "
                 "are below the limit",
             ),
-            fix=Fix(command="vgaudit explain VG604", text="a larger batch"),
+            fix=self.advice("a larger batch", _needed(whole)),
         )
+
+
+def _needed(whole: NoiseFlow) -> str:
+    """Returns the batch at which signal and noise are equal, as the reason."""
+    if not math.isfinite(whole.noise_scale):
+        return f"{count(whole.batches, 'batch')} show no signal at all"
+    times = number(whole.noise_scale / whole.batch_size)
+    return f"signal and noise are equal at {times} times this batch"

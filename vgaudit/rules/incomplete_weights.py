@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit
 from vgaudit.rules.examples import chain, loaded
 from vgaudit.rules.rule import Example, Rule, Training
@@ -73,8 +73,12 @@ class IncompleteWeights(Rule):
                 value=float(len(missing) + len(extra)),
                 limit=0.0,
                 unit="keys",
-                fix=Fix(
-                    command="vgaudit explain VG002",
-                    text="give the --arch or the --key that the weights belong to",
+                fix=self.advice(
+                    "give the --arch or the --key that the weights belong to",
+                    f"the figures of {count(len(missing), 'key')} are those of random "
+                    "numbers"
+                    if missing
+                    else f"{count(len(extra), 'key')} of the file had no part in the "
+                    "figures",
                 ),
             )

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vgaudit.findings import Finding, Fix
-from vgaudit.flow import Audit
+from vgaudit.flow import Audit, GradientFlow
 from vgaudit.plain import visible
 from vgaudit.rules.examples import around, chain, having, parameter
 from vgaudit.rules.rule import Example, Rule, Training
-from vgaudit.rules.wording import count, place
+from vgaudit.rules.wording import count, number, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,34 @@ class NonfiniteGradient(Rule):
             value=float(elements),
             limit=0.0,
             unit="elements",
-            fix=Fix(
-                command="vgaudit explain VG107",
-                text="look at the operation above the named layer",
-            ),
+            fix=self._way_out(audit.flow, layers),
+        )
+
+    def _way_out(self, flow: GradientFlow, layers: tuple[str, ...]) -> Fix:
+        """Returns where to look: the loss, an infinite signal, or the first layer."""
+        if flow.loss is not None and flow.loss.nonfinite:
+            return self.advice(
+                "mend the loss first",
+                f"it is NaN or infinite itself in "
+                f"{count(flow.loss.nonfinite, 'batch')}",
+            )
+        for row in flow.layers:
+            seen = row.activation
+            if seen is not None and not math.isfinite(seen.input.mean + seen.input.std):
+                return self.advice(
+                    f"look in front of {visible(row.path)}",
+                    "its input is not finite in the forward pass already: mean "
+                    f"{number(seen.input.mean)}, deviation {number(seen.input.std)}",
+                )
+        if not layers:
+            return self.advice(
+                "look at the operations of the trunk",
+                f"the gradients of {count(len(flow.parameters), 'parameter')} are "
+                "finite, and the trunk's is not",
+            )
+        return self.advice(
+            "look at the operation right above: a square root, logarithm or division "
+            "by what can be 0",
+            f"the forward pass is finite, and {visible(layers[-1])} is the first of "
+            f"{count(len(layers), 'layer')} on the way back that is not",
         )

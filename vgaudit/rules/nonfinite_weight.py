@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit
 from vgaudit.rules.examples import chain, loaded
 from vgaudit.rules.rule import Example, Rule, Training
@@ -61,8 +61,9 @@ class NonfiniteWeight(Rule):
                 value=float(len(bad)),
                 limit=0.0,
                 unit="tensors",
-                fix=Fix(
-                    command="vgaudit explain VG001",
-                    text="go back to a checkpoint from before the weights broke",
+                fix=self.advice(
+                    "go back to a checkpoint from before the weights broke",
+                    f"no step mends {count(len(bad), 'tensor')} with NaN or inf: what "
+                    "they touch becomes NaN too",
                 ),
             )

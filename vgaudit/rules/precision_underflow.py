@@ -87,21 +87,33 @@ class PrecisionUnderflow(Rule):
             value=precision.lost,
             limit=self.error if severe else self.warning,
             unit="share",
-            evidence=tuple(x for x in (precision.reason, _scale(audit)) if x),
-            fix=Fix(
-                command="vgaudit explain VG106",
-                text="train in bfloat16, or with a loss scaler",
-            ),
+            evidence=(precision.reason,) if precision.reason else (),
+            fix=self._way_out(audit, precision),
         )
 
-
-def _scale(audit: Audit) -> str:
-    """Returns which loss scale would save the gradient, where a deep scan knows it."""
-    deep = audit.flow.deep
-    if deep is None or not deep.precision or audit.flow.probe != "loss":
-        return ""
-    scales = [figures.loss_scale for figures in deep.precision]
-    known = [scale for scale in scales if scale is not None]
-    if len(known) < len(scales):
-        return "no loss scale saves every parameter in float16: the range is too wide"
-    return f"a loss scale of {max(known):,.0f} saves it in float16"
+    def _way_out(self, audit: Audit, precision: Precision) -> Fix:
+        """Returns what to do: by the loss scale, where a deep scan knows it."""
+        lost = percent(precision.lost or 0.0)
+        if precision.dtype != "float16":
+            return self.advice(
+                "treat what makes the gradient so small: no scale is missing",
+                f"{precision.dtype} has the range of float32, and {lost} lie below it",
+            )
+        deep = audit.flow.deep
+        if deep is None or not deep.precision or audit.flow.probe != "loss":
+            return self.advice(
+                "train in bfloat16, or with a loss scaler",
+                f"{lost} lie below 3e-8, half of float16's smallest number",
+            )
+        scales = [figures.loss_scale for figures in deep.precision]
+        known = [scale for scale in scales if scale is not None]
+        if len(known) < len(scales):
+            return self.advice(
+                "train in bfloat16",
+                "no loss scale saves every parameter in float16: "
+                f"{len(scales) - len(known):,} of {len(scales):,} overflow before",
+            )
+        return self.advice(
+            "train with a loss scaler, or in bfloat16",
+            f"a loss scale of {max(known):,.0f} saves it in float16",
+        )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit, StreamPoint
 from vgaudit.plain import visible
 from vgaudit.rules.examples import chain
@@ -95,9 +95,10 @@ class RankCollapse(Rule):
             limit=limit,
             unit="relative spread",
             evidence=(f"directions that carry the signal: {number(known[-1].rank)}",),
-            fix=Fix(
-                command="vgaudit explain VG607",
-                text="skips of full strength around attention, and the norm before it",
+            fix=self.advice(
+                "skips of full strength around attention, and the norm before it",
+                f"of {number(known[0].rank)} directions in front "
+                f"{number(known[-1].rank)} are left",
             ),
         )
 

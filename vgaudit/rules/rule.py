@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from vgaudit.findings import Finding, Level, Optimizer, Report
+from vgaudit.findings import Finding, Fix, Level, Optimizer, Report
 from vgaudit.flow import Audit
 from vgaudit.terms import Terms
 
@@ -75,6 +75,15 @@ class Page(ABC):
 
     code: ClassVar[str]
     name: ClassVar[str]
+
+    def advice(self, text: str, reason: str) -> Fix:
+        """Returns a way out that this page explains.
+
+        Args:
+            text: what to do.
+            reason: why it fits this finding: the figure that it follows from.
+        """
+        return Fix(command=f"vgaudit explain {self.code}", text=text, reason=reason)
 
 
 class Rule(Page):

@@ -12,6 +12,7 @@ from vgaudit.plain import visible
 from vgaudit.rules.examples import activation, chain, having, layer
 from vgaudit.rules.rule import Example, Rule, Training, threshold
 from vgaudit.rules.through_time import reader
+from vgaudit.rules.treatment import SHALLOW, conversion, share_of_loss
 from vgaudit.rules.wording import number, percent
 
 
@@ -29,6 +30,21 @@ def _fused(name: str, low: float) -> Audit:
     audit = reader(-0.1)
     (cell,) = audit.flow.recurrences
     return having(audit, recurrences=(replace(cell, gates=(gate,)),))
+
+
+_GATES = {
+    "high": "a smaller bias of this gate",
+    "low": "a larger bias of this gate",
+    "both": "smaller weights of this gate",
+}
+
+
+def _rail(gate: GateFlow) -> str:
+    """Returns on which rail most of the saturated values of a gate lie."""
+    low, high = gate.saturated_low, gate.saturated_high
+    if max(low, high) < 3 * min(low, high):
+        return "both"
+    return "high" if high > low else "low"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +70,11 @@ class SaturatedActivation(Rule):
         information.
 
     Treatments:
-        Smaller weights or a rescaled initialisation; normalization before the
-        activation; the logits instead of the probabilities in the loss
-        (`binary_cross_entropy_with_logits`).
+        An input that lies off centre: a smaller bias, or normalization before the
+        activation. One that is too wide: rotated layers (`convert --to ar`) in nets of
+        ten weight layers or fewer, smaller weights (`convert --to rescale`) in deeper
+        ones. An output: the logits instead of the probabilities in the loss
+        (`binary_cross_entropy_with_logits`). A gate: its bias, away from the rail.
 
     References:
         Glorot and Bengio 2010, “Understanding the difficulty of training deep
@@ -99,7 +117,8 @@ class SaturatedActivation(Rule):
             if stats is not None and stats.bounded:
                 verdict = self._verdict(stats, output=row.depth == 0)
                 if verdict is not None:
-                    yield self._finding(row, stats, *verdict)
+                    fix = self._way_out(audit, row, stats)
+                    yield replace(self._finding(row, stats, *verdict), fix=fix)
         for flow in audit.flow.recurrences:
             for gate in flow.gates:
                 if gate.kind != "relu":
@@ -132,10 +151,41 @@ class SaturatedActivation(Rule):
             value=gate.saturated,
             limit=limit,
             unit="share",
-            fix=Fix(
-                command="vgaudit explain VG301",
-                text="smaller weights, or a smaller bias of this gate",
+            fix=self.advice(
+                _GATES[_rail(gate)],
+                f"{percent(gate.saturated_high)} lie on its high rail and "
+                f"{percent(gate.saturated_low)} on its low one",
             ),
+        )
+
+    def _way_out(self, audit: Audit, row: LayerFlow, stats: ActivationFlow) -> Fix:
+        """Returns what to do: by what drives the input, and what it costs."""
+        mean, std = stats.input.mean, stats.input.std
+        lost = share_of_loss(audit.flow, row.path)
+        cost = f", and it takes {percent(lost)} of what the trunk loses" if lost else ""
+        if row.depth == 0:
+            return self.advice(
+                "the logits instead of the probabilities in the loss",
+                f"nothing follows it, and {percent(stats.saturated)} of its outputs "
+                "have no slope left",
+            )
+        if abs(mean) > std:
+            return self.advice(
+                "a smaller bias, or normalization before the activation",
+                f"its input lies off centre, mean {number(mean)} at a deviation of "
+                f"{number(std)}{cost}",
+            )
+        reason = f"its input deviates by {number(std)}{cost}"
+        if stats.gate:
+            return self.advice("smaller weights in front of the gate", reason)
+        shallow = audit.flow.weight_layers <= SHALLOW
+        return conversion(
+            audit,
+            "ar" if shallow else "rescale",
+            text="rotate the layers, so that their inputs leave the rails"
+            if shallow
+            else "smaller weights, or normalization before the activation",
+            reason=reason,
         )
 
     def _verdict(
@@ -173,10 +223,6 @@ class SaturatedActivation(Rule):
             evidence=(
                 f"its input has mean {number(stats.input.mean)} and standard deviation "
                 f"{number(stats.input.std)}",
-            ),
-            fix=Fix(
-                command="vgaudit explain VG301",
-                text="smaller weights, or normalization before the activation",
             ),
             source=layer.source,
         )

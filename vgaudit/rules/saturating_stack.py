@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix, Level
+from vgaudit.findings import Finding, Level
 from vgaudit.flow import Audit, PlainStretch
 from vgaudit.plain import visible
 from vgaudit.rules.examples import chain
 from vgaudit.rules.examples_deep import stretch
 from vgaudit.rules.rule import Example, Rule, Training, threshold
-from vgaudit.rules.wording import count, decades, number, place
+from vgaudit.rules.wording import count, decades, number, percent, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,19 @@ class SaturatingStack(Rule):
             limit=limit,
             unit="decades",
             evidence=(_steepest(run),),
-            fix=Fix(
-                command="vgaudit explain VG401",
-                text="a norm before the activations, a skip around every two layers, "
+            fix=self.advice(
+                "a norm before the activations, a skip around every two layers, "
                 "or an activation with unit slope",
+                f"each layer passes {percent(_each(run))} of the gradient on, "
+                "whatever the data",
             ),
         )
+
+
+def _each(run: PlainStretch) -> float:
+    """Returns the factor on the norm of the gradient across a typical layer."""
+    each: float = 10 ** (run.decades / max(len(run.layers) - 1, 1))
+    return each
 
 
 def _steepest(run: PlainStretch) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit
 from vgaudit.rules.examples import chain, fed, having
 from vgaudit.rules.rule import Example, Rule, Training
@@ -65,8 +65,9 @@ class SkippedData(Rule):
                 value=float(batches + len(files)),
                 limit=0.0,
                 unit="items",
-                fix=Fix(
-                    command="vgaudit explain VG501",
-                    text="repair or remove what is named",
+                fix=self.advice(
+                    "repair or remove what is named",
+                    "the figures are those of the "
+                    f"{count(audit.flow.samples, 'sample')} that are left",
                 ),
             )

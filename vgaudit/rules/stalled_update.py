@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit, ParameterFlow
 from vgaudit.rules.examples import chain, parameter
 from vgaudit.rules.rule import Example, Rule, Training, threshold
@@ -100,9 +100,11 @@ class StalledUpdate(Rule):
             value=lag,
             limit=self.decades,
             unit="decades",
-            fix=Fix(
-                command="vgaudit explain VG105",
-                text="give these weights a learning rate of their own",
+            fix=self.advice(
+                "a learning rate of their own, or an optimizer that normalises each "
+                "layer's step (SDAGD)",
+                f"a rate {number(10**lag)} times larger brings the slowest to the "
+                "median",
             ),
         )
 

@@ -59,4 +59,9 @@ class SuspiciousArchiveMember(Rule):
                 value=float(len(notes)),
                 limit=0.0,
                 unit="members",
+                fix=self.advice(
+                    "write the file again from the loaded weights",
+                    f"{count(len(notes), 'member')} cannot come from torch.save, and "
+                    "what unpacks the file may follow them",
+                ),
             )

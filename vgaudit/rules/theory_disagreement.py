@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit, TheoryFlow
 from vgaudit.plain import visible
 from vgaudit.rules.examples import chain
@@ -80,7 +80,7 @@ class TheoryDisagreement(Rule):
         which = "less" if found.measured < found.predicted else "more"
         limit = self.warning if severe else self.info
         steps = f"{count(found.covered, 'step')} of {found.steps:,}"
-        parting = _parting(found)
+        parting, there = _parting(found)
         return Finding(
             code=self.code,
             name=self.name,
@@ -96,17 +96,20 @@ class TheoryDisagreement(Rule):
             limit=limit,
             unit="decades",
             evidence=(f"the theory covers {steps} of the trunk",),
-            fix=Fix(
-                command="vgaudit explain VG605",
-                text=f"look at {visible(parting)}, where they part"
-                if parting
-                else "look at the layers where they part",
+            fix=self.advice(
+                f"look at {visible(parting)}, for dead units, alignment or a bug",
+                f"{decades(there)} of the {decades(apart)} decades part across it",
+            )
+            if parting
+            else self.advice(
+                "look at the layers of the theory in the JSON report",
+                f"none of its {count(found.covered, 'step')} was measured",
             ),
         )
 
 
-def _parting(found: TheoryFlow) -> str:
-    """Returns the step across which prediction and measurement part most."""
+def _parting(found: TheoryFlow) -> tuple[str, float]:
+    """Returns the step across which theory and measurement part most, and by what."""
     worst, place, above = 0.0, "", 0.0
     for layer in reversed(found.layers):
         if layer.measured is None:
@@ -115,4 +118,4 @@ def _parting(found: TheoryFlow) -> str:
         if abs(here - above) > worst:
             worst, place = abs(here - above), layer.layer
         above = here
-    return place
+    return place, worst

@@ -72,5 +72,7 @@ class UncalibratedNormalization(Rule):
                 fix=Fix(
                     command="vgaudit scan … --mode train",
                     text="measure with the statistics of the batch",
+                    reason=f"{count(len(fresh), 'layer')} would divide by a variance "
+                    "of 1 that was never measured",
                 ),
             )

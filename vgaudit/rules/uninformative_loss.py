@@ -75,25 +75,32 @@ class UninformativeLoss(Rule):
                 f"{visible(loss.name)} is NaN or infinite in {loss.nonfinite:,} of "
                 f"{count(audit.flow.batches + audit.flow.skipped, 'batch')}",
                 value=float(loss.nonfinite),
+                fix=self.advice(
+                    "a loss that is finite on these outputs: logits instead of "
+                    "probabilities, no logarithm of what can be 0",
+                    "one such step turns every weight into NaN, and there would be "
+                    f"{loss.nonfinite:,} of them",
+                ),
             )
         elif loss.std == 0 and audit.flow.batches > 1 and _without_gradient(audit.flow):
             yield self._finding(
                 f"{visible(loss.name)} is {number(loss.value)} in every batch and no "
                 "parameter has a gradient: it does not depend on the model",
                 value=loss.value,
+                fix=self.advice(
+                    "a loss that reads the output, without argmax, round or detach",
+                    f"it deviates by 0 over {count(audit.flow.batches, 'batch')}",
+                ),
             )
 
-    def _finding(self, message: str, *, value: float) -> Finding:
+    def _finding(self, message: str, *, value: float, fix: Fix) -> Finding:
         return Finding(
             code=self.code,
             name=self.name,
             level="error",
             message=message,
             value=value,
-            fix=Fix(
-                command="vgaudit explain VG502",
-                text="choose a loss that fits the output",
-            ),
+            fix=fix,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit
 from vgaudit.rules.examples import chain, fed, having
 from vgaudit.rules.rule import Example, Rule, Training, threshold
@@ -79,9 +79,20 @@ class UnnormalizedInput(Rule):
                     ),
                     value=value,
                     limit=limit,
-                    fix=Fix(
-                        command="vgaudit explain VG503",
-                        text="scale inputs to zero mean and unit variance",
+                    fix=self.advice(
+                        "scale inputs to zero mean and unit variance",
+                        _effect(mean, std),
                     ),
                 )
                 return
+
+
+def _effect(mean: float, std: float) -> str:
+    """Returns what such an input does to the first layer."""
+    if abs(mean) > std > 0:
+        away = f"{number(abs(mean) / std)} deviations from 0"
+        return f"its mean lies {away}: the first layer sees little else"
+    return (
+        f"the first layer's signal is {number(std)} times what its initialisation is "
+        "made for, and so is its gradient"
+    )

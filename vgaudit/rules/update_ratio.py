@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit
 from vgaudit.rules.examples import chain
 from vgaudit.rules.examples_deep import deep, steps, trained
@@ -103,9 +103,10 @@ class UpdateRatio(Rule):
             value=worst,
             limit=limit,
             unit="step / weight",
-            fix=Fix(
-                command="vgaudit explain VG601",
-                text="another learning rate, for these weights at least",
+            fix=self.advice(
+                "another learning rate, for these weights at least",
+                f"{number(rate * limit / worst)} brings the worst of them to "
+                f"{number(limit)} of itself",
             ),
         )
 

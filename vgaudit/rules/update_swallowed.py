@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit
 from vgaudit.rules.examples import chain
 from vgaudit.rules.examples_deep import deep, steps, trained
@@ -99,8 +99,9 @@ class UpdateSwallowed(Rule):
             value=lost,
             limit=self.error if severe else self.warning,
             unit="share",
-            fix=Fix(
-                command="vgaudit explain VG602",
-                text="keep the weights in float32 and compute in bfloat16 (autocast)",
+            fix=self.advice(
+                "keep the weights in float32 and compute in bfloat16 (autocast)",
+                "bfloat16 rounds away steps below 1/512 of a weight, and "
+                f"{percent(lost)} of them are that small",
             ),
         )

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix
+from vgaudit.findings import Finding
 from vgaudit.flow import Audit, GradientFlow
 from vgaudit.rules.budget import sentence
 from vgaudit.rules.examples import HEALTHY, chain, having
 from vgaudit.rules.rule import Example, Rule, Training, threshold
+from vgaudit.rules.treatment import against_loss
 from vgaudit.rules.wording import decades
 
 
@@ -103,10 +104,7 @@ class VanishingDecay(Rule):
             limit=self.per_layer,
             unit="decades per layer",
             evidence=(f"where it went: {budget}",) if budget else (),
-            fix=Fix(
-                command="vgaudit explain VG102",
-                text="fit the initialisation to the activation before adding depth",
-            ),
+            fix=against_loss(audit, flow.trunk, self.code),
         )
 
     def _steady(self, flow: GradientFlow) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix, Level
-from vgaudit.flow import Audit
+from vgaudit.findings import Finding, Level
+from vgaudit.flow import Audit, RecurrenceFlow
 from vgaudit.plain import visible
 from vgaudit.rules.rule import Example, Rule, Training, threshold
 from vgaudit.rules.through_time import Reading, reader, readings
@@ -154,12 +154,17 @@ class VanishingThroughTime(Rule):
             unit="decades",
             unclear=level == "info",
             evidence=tuple(_evidence(reading)),
-            fix=Fix(
-                command="vgaudit explain VG108",
-                text=_WAYS_OUT.get(best.kind, _PLAIN),
-                reason=f"{decades(-best.rate.value)} decades are lost per step",
-            ),
+            fix=self.advice(_WAYS_OUT.get(best.kind, _PLAIN), _each(best)),
         )
+
+
+def _each(best: RecurrenceFlow) -> str:
+    """Returns how much a step passes, and how open its gate for memory stands."""
+    passes = f"a step passes {percent(10**best.rate.value)} of the gradient on"
+    for gate in best.gates:
+        if gate.name in {"forget", "update"}:
+            return f"{passes}, its {gate.name} gate open by {percent(gate.mean)}"
+    return passes
 
 
 def _evidence(reading: Reading) -> Iterator[str]:

@@ -11,8 +11,8 @@ __all__ = ["count", "decades", "names", "number", "percent", "place", "span"]
 
 
 def decades(value: float) -> str:
-    """Returns ``9.6`` or ``−9.6``, with a typographic minus sign."""
-    return f"{value:.1f}".replace("-", "−")
+    """Returns ``9.6`` or ``−9.6``, with a typographic minus sign; never ``−0.0``."""
+    return f"{value:z.1f}".replace("-", "−")
 
 
 def span(interval: Interval) -> str:

@@ -11,12 +11,15 @@ from vgaudit.flow import Audit, Blocker, GradientFlow, LayerFlow
 from vgaudit.plain import visible
 from vgaudit.rules.examples import chain, having, layer
 from vgaudit.rules.rule import Example, Rule, Training
-from vgaudit.rules.wording import count, place
+from vgaudit.rules.wording import count, percent, place
 
 _HEAD = Blocker(name="layers.10.weight", layer="layers.10", learns=True, replaced=True)
 _STUCK = Blocker(
     name="layers.10.weight", layer="layers.10", learns=False, replaced=False
 )
+
+DEAD = 0.95
+"""Share of units or values without slope from which nothing passes a layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,10 @@ class ZeroGradient(Rule):
     def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
         """Yields each blocking weight, then what no blocking weight explains."""
         for blocker in audit.flow.blockers:
-            yield self._revived(blocker) if blocker.learns else self._stuck(blocker)
+            if blocker.learns:
+                yield self._revived(blocker)
+            else:
+                yield self._stuck(blocker, _below(blocker, audit.flow))
         dead = [x for x in audit.flow.layers if x.weighted and x.zero_gradient]
         unexplained = [x for x in dead if not _explained(x, audit.flow)]
         if unexplained:
@@ -114,7 +120,7 @@ class ZeroGradient(Rule):
             else (),
         )
 
-    def _stuck(self, blocker: Blocker) -> Finding:
+    def _stuck(self, blocker: Blocker, below: int) -> Finding:
         return Finding(
             code=self.code,
             name=self.name,
@@ -125,9 +131,9 @@ class ZeroGradient(Rule):
                 f"{visible(blocker.name)} is all zeros and its own gradient is zero "
                 "too: neither it nor anything below it ever learns"
             ),
-            fix=Fix(
-                command="vgaudit explain VG103",
-                text="initialise it with random values",
+            fix=self.advice(
+                "initialise it with random values",
+                f"it keeps {count(below + 1, 'weight layer')} still, itself included",
             ),
         )
 
@@ -147,12 +153,51 @@ class ZeroGradient(Rule):
             value=float(len(paths)),
             limit=0.0,
             unit="layers",
-            fix=Fix(
-                command="vgaudit explain VG103",
-                text="look for dead units or a multiplication by zero above them",
-            ),
+            fix=self._way_out(dead, flow),
             source=dead[0].source,
         )
+
+    def _way_out(self, dead: list[LayerFlow], flow: GradientFlow) -> Fix:
+        """Returns what stands in the way: the first layer that nothing passes."""
+        last = max(row.order for row in dead)
+        for row in flow.layers:
+            seen = row.activation
+            if row.order <= last or seen is None:
+                continue
+            if seen.dead_fraction >= DEAD:
+                return self.advice(
+                    f"a leaky activation at {visible(row.path)}, or a less negative "
+                    "bias in front",
+                    f"{seen.dead_units:,} of its {seen.units:,} units never have a "
+                    "slope",
+                )
+            if seen.bounded and seen.saturated >= DEAD:
+                return self.advice(
+                    f"smaller weights in front of {visible(row.path)}, or a norm",
+                    f"{percent(seen.saturated)} of its values are on the rails",
+                )
+        above = [
+            row
+            for row in flow.layers
+            if row.order > last and row.weighted and not row.zero_gradient
+        ]
+        where = f"between them and {visible(above[0].path)}" if above else "above them"
+        return self.advice(
+            f"look {where} for a multiplication by zero",
+            f"{count(len(above), 'weight layer')} above them have a gradient, and no "
+            "activation on the way is dead or saturated",
+        )
+
+
+def _below(blocker: Blocker, flow: GradientFlow) -> int:
+    """Returns how many weight layers in front of a blocker get nothing."""
+    orders = [row.order for row in flow.layers if row.path == blocker.layer]
+    paths = {
+        row.path
+        for row in flow.layers
+        if row.weighted and row.zero_gradient and row.order < max(orders, default=-1)
+    }
+    return len(paths)
 
 
 def _explained(dead: LayerFlow, flow: GradientFlow) -> bool:

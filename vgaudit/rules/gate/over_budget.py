@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix, Report
+from vgaudit.findings import Finding, Report
 from vgaudit.plain import visible
 from vgaudit.rules.examples import around, chain, having
 from vgaudit.rules.gate.metrics import Metric, Reading, metric
@@ -140,9 +140,18 @@ class OverBudget(GateRule):
             limit=budget.limit,
             unit=metric(budget.metric).unit,
             unclear=not clear,
-            fix=Fix(
-                command="vgaudit explain VG902",
-                text="mend the model, or widen the budget in the configuration",
+            fix=self.advice(
+                "mend the model, or widen the budget in the configuration",
+                _missing(budget, reading),
             ),
             source=reading.source if reading else None,
         )
+
+
+def _missing(budget: Budget, reading: Reading | None) -> str:
+    """Returns how far a figure is from its budget, as the reason."""
+    figure = metric(budget.metric)
+    if reading is None:
+        return f"a budget of {figure.shown(budget.limit)} needs a figure"
+    away = abs(reading.figure.value - budget.limit)
+    return f"it is {figure.shown(away)} away from what was agreed"

@@ -146,7 +146,9 @@ class Regression(GateRule):
             value=float(len(findings)),
             limit=0.0,
             unit="findings",
-            fix=_FIX,
+            fix=replace(
+                _FIX, reason=f"the baseline knows none of these {len(findings):,}"
+            ),
         )
 
     def _moved(
@@ -169,7 +171,7 @@ class Regression(GateRule):
             limit=old.value,
             unit=figure.unit,
             evidence=evidence,
-            fix=_FIX,
+            fix=replace(_FIX, reason=_beyond(figure, new, old, noise)),
             source=reading.source,
         )
 
@@ -181,6 +183,12 @@ _FIX = Fix(
     command="vgaudit baseline write REPORT.json --force",
     text="undo what changed, or accept it as the new baseline",
 )
+
+
+def _beyond(figure: Metric, new: Interval, old: Interval, noise: float) -> str:
+    """Returns by how much a figure moved, against what runs differ by."""
+    moved = figure.shown(abs(new.value - old.value))
+    return f"it moved by {moved}, where runs differ by {figure.shown(noise)}"
 
 
 def _half(figure: Interval) -> float:

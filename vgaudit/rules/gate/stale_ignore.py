@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vgaudit.findings import Finding, Fix, Report, Suppressed
+from vgaudit.findings import Finding, Report, Suppressed
 from vgaudit.plain import visible
 from vgaudit.rules.examples import chain
 from vgaudit.rules.rule import GateExample, GateRule
@@ -90,11 +90,14 @@ class StaleIgnore(GateRule):
         covered = [x.finding for x in report.suppressed if x.by == "ignore"]
         for entry in terms.stale:
             if entry.expires is not None and entry.expired(terms.today):
-                yield self._finding(entry, f"expired on {entry.expires.isoformat()}")
+                day = entry.expires.isoformat()
+                why = f"it has ignored nothing since {day}"
+                yield self._finding(entry, f"expired on {day}", why)
             elif not any(entry.covers(finding) for finding in covered):
-                yield self._finding(entry, "covers no finding any more")
+                why = "0 findings need it, and it would hide the next one there"
+                yield self._finding(entry, "covers no finding any more", why)
 
-    def _finding(self, entry: Ignore, what: str) -> Finding:
+    def _finding(self, entry: Ignore, what: str, why: str) -> Finding:
         where = f" at {names(entry.layers)}" if entry.layers else ""
         rules = names(entry.rules)
         return Finding(
@@ -103,8 +106,7 @@ class StaleIgnore(GateRule):
             level="warning",
             message=f"the ignore of {rules}{where} {what}: {visible(entry.reason)}",
             layer=f"ignore of {rules}{where}",
-            fix=Fix(
-                command="vgaudit explain VG903",
-                text="remove it from the configuration, or give it a new day",
+            fix=self.advice(
+                "remove it from the configuration, or give it a new day", why
             ),
         )
