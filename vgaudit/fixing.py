@@ -1,7 +1,8 @@
 """What a repair is asked, what it tried, and what that showed: plain values, no torch.
 
-A candidate counts as an improvement only where its interval over seeds clears that of
-the best control; everything that decides so is in this module.
+Treatments and both controls are searched alike; the best of each is then trained anew
+with seeds that no choice has seen. Only those trainings are evidence, so the choice of
+the best of several needs no correction.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 from vgaudit.flow import Audit, GradientFlow
@@ -17,8 +19,15 @@ from vgaudit.retraining import Run, Split
 
 Start = Literal["as-it-is", "reinit", "rescale", "ar", "adact"]
 STARTS: tuple[Start, ...] = ("as-it-is", "reinit", "rescale", "ar", "adact")
-Role = Literal["candidate", "control"]
-Status = Literal["healthy", "repaired", "control", "nothing", "interrupted"]
+Family = Literal["treatment", "sweep", "random"]
+FAMILIES: tuple[Family, ...] = ("treatment", "sweep", "random")
+CONTROLS: tuple[Family, ...] = ("sweep", "random")
+TITLES: dict[Family, str] = {
+    "treatment": "treatments",
+    "sweep": "learning rates of the plain model",
+    "random": "random repairs",
+}
+Status = Literal["healthy", "repaired", "control", "unproven", "nothing", "interrupted"]
 
 FEWEST_SEEDS = 3
 LEVEL = 0.95
@@ -34,10 +43,12 @@ class FixOptions:
 
     Attributes:
         budget: seconds of wall-clock time for all trainings together.
-        seeds: trainings of each arm; at least three.
+        seeds: fresh trainings of the best treatment and of each best control; at
+            least three.
+        trials: treatments to search at most; the sweep and random repair get as many.
         batch_size: samples of one optimizer step; None for 64.
-        valid_split: share of the samples held out; half of them choose the epoch that
-            is kept, the other half are looked at once, to judge.
+        valid_split: share of the samples held out; half of them choose epochs and
+            arms, the other half are looked at once, to judge.
         most_steps: optimizer steps of one training beyond which nothing is gained by
             more time; None for 30 passes over the data.
         seed: of the split, of the orders and of what is drawn.
@@ -45,6 +56,7 @@ class FixOptions:
 
     budget: float = 600.0
     seeds: int = FEWEST_SEEDS
+    trials: int = 8
     batch_size: int | None = None
     valid_split: float = 0.2
     most_steps: int | None = None
@@ -53,25 +65,49 @@ class FixOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One way to begin and to train: a candidate, or a control beside it.
+    """One way to begin and to train: a treatment, or a control beside it.
 
     Attributes:
-        name: unique, such as ``rescale + adam`` or ``plain adam, lr 0.001``.
-        role: what it counts as.
+        name: unique, such as ``rescale + adam, lr 0.01``.
+        family: what it counts as.
         start: what is done to the model before it trains.
         method: of ``vgaudit retrain``.
         lr: None takes the method's own.
         why: the finding that speaks for it, or what the control stands for.
-        drawn: what is done is drawn anew with every seed (random repair).
     """
 
     name: str
-    role: Role
+    family: Family
     start: Start
     method: str
     lr: float | None = None
     why: str = ""
-    drawn: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Length:
+    """How long a training is: ``count`` laps of ``lap`` optimizer steps."""
+
+    lap: int
+    count: int
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return self.lap * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One round of the search.
+
+    Attributes:
+        entrants: arms of each family, the best of the round before.
+        length: of each training.
+    """
+
+    entrants: int
+    length: Length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,37 +115,48 @@ class Plan:
     """What was to be run, fixed before the first training began.
 
     Attributes:
-        arms: candidates, then controls. seeds: of every arm.
-        draws: trainings of random repair, each with a seed and a treatment of its
-            own: as many as those of all candidates together.
-        steps: optimizer steps of every training. laps: validations during it.
+        arms: as many of each family.
+        rungs: of the search, which trains with ``search_seed``.
+        seeds: of the proof: the best arm of each family trains with each.
+        length: of a training of the proof.
         step_seconds: measured, of one step of each arm, by its name.
         expected: seconds for all of it.
-        dropped: candidates that were left out, each with the reason.
+        dropped: treatments that were left out, each with the reason.
     """
 
     arms: tuple[Arm, ...]
+    rungs: tuple[Rung, ...]
+    search_seed: int
     seeds: tuple[int, ...]
-    draws: int
-    steps: int
-    laps: int
+    length: Length
     step_seconds: dict[str, float]
     expected: float
     dropped: tuple[str, ...] = ()
 
+    def of(self, family: Family) -> tuple[Arm, ...]:
+        """Returns the arms of one family, in order."""
+        return tuple(arm for arm in self.arms if arm.family == family)
+
+    def arm(self, name: str) -> Arm:
+        """Returns the arm of a name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
     @property
-    def turns(self) -> tuple[tuple[Arm, int], ...]:
-        """Every training, as its arm and its seed, in the order in which they run."""
-        common = [(arm, seed) for seed in self.seeds for arm in self.arms]
-        first = self.seeds[0]
-        more = range(first + len(self.seeds), first + self.draws)
-        drawn = [(arm, seed) for arm in self.arms if arm.drawn for seed in more]
-        return (*common, *drawn)
+    def steps(self) -> int:
+        """Optimizer steps of one whole training."""
+        return self.length.steps
 
     @property
     def trainings(self) -> int:
-        """How many there are, all arms and seeds."""
-        return len(self.turns)
+        """How many there are, search and proof."""
+        search = sum(rung.entrants for rung in self.rungs)
+        return len(FAMILIES) * (search + len(self.seeds))
+
+    @property
+    def family_steps(self) -> int:
+        """Optimizer steps that each family takes in all."""
+        search = sum(rung.entrants * rung.length.steps for rung in self.rungs)
+        return search + len(self.seeds) * self.steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,25 +165,26 @@ class Attempt:
 
     Attributes:
         arm: its name. seed: of the order, and of what is drawn.
+        rung: of the search, from 0; None where it proves.
         run: the record; None where it failed.
         score: of the kept weights on the samples for judging; higher is better.
-        chosen: the same on the samples that chose the epoch.
+        chosen: the same on the samples that choose epochs and arms.
         steps: optimizer steps that were taken.
         seconds: with preparation and validation.
-        did: what was drawn, where it is.
         failure: why there is no training; the score is then that of the model as it
             came, which is what would have been kept.
-        flow: the gradient after training, of the first seed alone.
+        flow: the gradient after training: of a treatment's last training in the
+            search, and of the first of a proof.
     """
 
     arm: str
     seed: int
+    rung: int | None
     run: Run | None
     score: float
     chosen: float
     steps: int
     seconds: float
-    did: str = ""
     failure: str = ""
     flow: GradientFlow | None = None
 
@@ -166,18 +214,21 @@ class Fixing:
 
     Attributes:
         options: what was asked.
-        status: ``healthy``: nothing to do; ``repaired``: the winner clears the best
-            control; ``control``: a control is better than the model as it came, and
-            nothing clears it; ``nothing``: nothing is; ``interrupted``.
+        status: ``healthy``: nothing to do; ``repaired``: the best treatment clears
+            both best controls; ``control``: a control is better than nothing, and no
+            treatment clears it; ``unproven``: no method is better beyond doubt over
+            seeds, but one trained model is, on samples that it has not seen;
+            ``nothing``: nothing is; ``interrupted``.
         reason: one sentence.
         findings: codes and names that failed the scan.
         metric: ``accuracy``, ``R²`` or ``loss`` (its negative, so that higher is
             better).
         base: score of the model as it came.
+        chance: score of the best constant answer; None where it is not known.
         split: which samples were trained on. judged: how many gave the scores.
         plan: what was to be run; None for a healthy model.
         attempts: what was run.
-        best: name of the best candidate. control: name of the best control.
+        best: name of the best treatment. control: name of the better control.
         kept: name of the arm whose weights were kept, or empty.
         before, after: the same scan of the model as it came and as it is kept.
         advice: what is recommended without evidence, one sentence each.
@@ -191,6 +242,7 @@ class Fixing:
     findings: tuple[str, ...] = ()
     metric: str = ""
     base: float | None = None
+    chance: float | None = None
     split: Split | None = None
     judged: int = 0
     plan: Plan | None = None
@@ -208,12 +260,34 @@ class Fixing:
     seconds: float = 0.0
 
     def of(self, arm: str) -> tuple[Attempt, ...]:
-        """Returns the trainings of an arm."""
+        """Returns all trainings of an arm, in the order in which they ran."""
         return tuple(attempt for attempt in self.attempts if attempt.arm == arm)
 
+    def proofs(self, arm: str) -> tuple[Attempt, ...]:
+        """Returns the trainings of an arm with seeds that no choice has seen."""
+        return tuple(attempt for attempt in self.of(arm) if attempt.rung is None)
+
     def estimate(self, arm: str) -> Estimate:
-        """Returns the mean score of an arm over its seeds, with its interval."""
-        return estimate([attempt.score for attempt in self.of(arm)])
+        """Returns the mean score of an arm over its proofs, with its interval."""
+        return estimate([attempt.score for attempt in self.proofs(arm)])
+
+    def finalist(self, family: Family) -> Arm | None:
+        """Returns the arm of a family that was put to the proof; None before that."""
+        arms = self.plan.of(family) if self.plan is not None else ()
+        return next((arm for arm in arms if self.proofs(arm.name)), None)
+
+    @property
+    def finalists(self) -> tuple[Arm, ...]:
+        """The arms that were put to the proof, the best mean first."""
+        arms = self.plan.arms if self.plan is not None else ()
+        proven = [arm for arm in arms if self.proofs(arm.name)]
+        proven.sort(key=lambda arm: -self.estimate(arm.name).mean)
+        return tuple(proven)
+
+    @property
+    def floor(self) -> float:
+        """The better of the model as it came and of the best constant answer."""
+        return max(x for x in (self.base, self.chance, -math.inf) if x is not None)
 
 
 def estimate(scores: Sequence[float]) -> Estimate:
@@ -231,6 +305,7 @@ def estimate(scores: Sequence[float]) -> Estimate:
     return Estimate(mean, quantile(len(scores) - 1) * error, len(scores))
 
 
+@cache
 def quantile(freedom: int, level: float = LEVEL) -> float:
     """Returns t with P(|T| ≤ t) = ``level`` for Student's t.
 

@@ -29,8 +29,8 @@ def one_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_resumed_is_as_if_never_interrupted(tmp_path: Path) -> None:
     whole = fixed(sick(6), task(600), OPTIONS)
-    # A training asks 70 times, after 60 steps and 10 laps: the fifth is cut.
-    cut = fixed(sick(6), task(600), OPTIONS, folder=tmp_path / "run", stop=Stop(310))
+    # A training asks after 56 steps and 8 laps, so 64 times: the fifth is cut.
+    cut = fixed(sick(6), task(600), OPTIONS, folder=tmp_path / "run", stop=Stop(280))
     stop = Stop()
     again = fixed(
         sick(6), task(600), OPTIONS, folder=tmp_path / "run", resume=True, stop=stop
@@ -57,7 +57,7 @@ def test_nothing_is_timed_or_planned_again(
         raise AssertionError
 
     monkeypatch.setattr(
-        f"{planned.__module__.replace('planning', 'fix')}.planned", never
+        f"{planned.__module__.replace('planning', 'series')}.planned", never
     )
     again = fixed(sick(6), task(600), OPTIONS, folder=tmp_path, resume=True)
 
@@ -75,7 +75,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     fixed(sick(6), task(600), OPTIONS, folder=tmp_path, stop=Stop(70))
     path = tmp_path / "fix.json"
-    assert json.loads(path.read_text())["schema"] == 1
+    assert json.loads(path.read_text())["schema"] == 2
     path.write_text(path.read_text()[:-40])
 
     with pytest.raises(CannotLoad, match="damaged"):

@@ -21,6 +21,7 @@ def fix(
     out: r.Out = None,
     budget: f.Budget = "10m",
     seeds: f.Seeds = 3,
+    trials: f.Trials = 8,
     most_steps: f.MostSteps = None,
     batch_size: r.BatchSize = None,
     valid_split: f.ValidSplit = 0.2,
@@ -40,10 +41,11 @@ def fix(
 ) -> int:
     """Diagnose a model, try what may help beside controls, and keep what does.
 
-    A healthy model is left alone. Else treatments that fit the findings train on one
-    budget with at least three seeds, beside a learning-rate sweep of the plain model
-    and random repair; a treatment is kept only where its interval clears the best of
-    them. Ctrl-C keeps what is finished; --resume continues.
+    A healthy model is left alone. Else treatments that fit the findings, learning
+    rates of the plain model and random repairs are searched on equal budgets, and the
+    best of each is trained anew with at least three fresh seeds; a treatment is
+    called a repair only where its interval clears those of both. Ctrl-C keeps what is
+    finished; --resume continues.
     """
     from vgaudit.cli.changes import Changes
     from vgaudit.cli.repair import repaired

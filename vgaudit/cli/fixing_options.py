@@ -22,7 +22,16 @@ Seeds = Annotated[
     int,
     typer.Option(
         min=3,
-        help="Trainings of every candidate and control.",
+        help="Fresh trainings of the best treatment and of each best control.",
+        rich_help_panel=REPAIR,
+    ),
+]
+Trials = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Treatments to search at most; as many learning rates of the plain model "
+        "and as many random repairs are tried beside them.",
         rich_help_panel=REPAIR,
     ),
 ]
@@ -38,7 +47,7 @@ MostSteps = Annotated[
 ValidSplit = Annotated[
     float,
     typer.Option(
-        help="Share of the samples held out: half of it chooses epochs, half judges.",
+        help="Share of the samples held out: half of it chooses, half judges.",
         rich_help_panel=REPAIR,
     ),
 ]

@@ -60,6 +60,7 @@ def options(given: Given) -> FixOptions:
     return FixOptions(
         budget=seconds(given["budget"]),
         seeds=given["seeds"],
+        trials=given["trials"],
         batch_size=given["batch_size"],
         valid_split=given["valid_split"],
         most_steps=given["most_steps"],

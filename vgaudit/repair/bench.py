@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 
 from vgaudit.conversion import Edit
 from vgaudit.data.batch import Batch, Loss
-from vgaudit.data.seeding import generator_for, private_random
+from vgaudit.data.seeding import private_random
 from vgaudit.errors import CannotRewrite, CannotRun, VgauditError
-from vgaudit.fixing import Arm, Attempt, Start
+from vgaudit.fixing import Arm, Attempt, Length
 from vgaudit.flow import GradientFlow
-from vgaudit.repair import candidates
+from vgaudit.repair.chance import chance
 from vgaudit.repair.laps import laps
-from vgaudit.repair.starts import begun
+from vgaudit.repair.starts import Starts
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training import methods
 from vgaudit.training.method import Scores
@@ -28,25 +29,12 @@ from vgaudit.training.split import Feed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Length:
-    """How long every training is: ``count`` laps of ``lap`` optimizer steps."""
-
-    lap: int
-    count: int
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps in all."""
-        return self.lap * self.count
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One training to do: under ``name``, what ``arm`` says, with a seed."""
+    """One training to do: an arm with a seed, of the search or (None) of the proof."""
 
-    name: str
     arm: Arm
     seed: int
+    rung: int | None
     length: Length
 
 
@@ -65,16 +53,15 @@ class Bench:
 
     Attributes:
         model: as it came, on the device; it stays so.
-        flow: of its scan. look: a few training batches.
+        starts: what to begin with. look: a few training batches.
         fed: the data, split once. loss: settled. device: of everything.
         choosing: rows of the samples that choose the epoch.
         judging: rows of the samples that judge; never looked at before that.
         scan: measures the gradient of a model.
-        allowed: starts that random repair may draw.
     """
 
     model: nn.Module
-    flow: GradientFlow
+    starts: Starts
     look: Sequence[Batch]
     fed: Feed
     loss: Loss
@@ -82,11 +69,15 @@ class Bench:
     choosing: Tensor
     judging: Tensor
     scan: Callable[[nn.Module], GradientFlow]
-    allowed: tuple[Start, ...] = ("as-it-is", "reinit")
 
     def base(self) -> float:
         """Returns the score of the model as it came."""
         return self.score(self.model, self.judging)
+
+    def chance(self) -> float | None:
+        """Returns the score of the best constant answer."""
+        feed = dataclasses.replace(self.fed, valid_rows=self.judging)
+        return chance(feed.validation(), self.loss)
 
     def score(self, model: nn.Module, rows: Tensor) -> float:
         """Returns how good a model is on some samples; higher is better.
@@ -106,17 +97,10 @@ class Bench:
         Raises:
             CannotRewrite: the model cannot be changed so.
         """
-        given = self.model
-        model, edits = begun(given, arm.start, self.flow, self.look, seed=seed)
+        model, edits = self.starts.begun(arm.start, seed=seed)
         return model.to(self.device), edits
 
-    def resolved(self, arm: Arm, seed: int) -> Arm:
-        """Returns what an arm does with a seed: itself, or what is drawn."""
-        if not arm.drawn:
-            return arm
-        return candidates.drawn(generator_for(seed, "random repair"), self.allowed)
-
-    def train(self, arm: Arm, seed: int, length: Length, watcher: Watcher) -> Made:
+    def train(self, turn: Turn, watcher: Watcher) -> Made:
         """Trains one arm with one seed, and scores what came of it.
 
         Raises:
@@ -124,39 +108,38 @@ class Bench:
             VgauditError: the model as it came cannot be scored.
         """
         began = time.monotonic()
-        does = self.resolved(arm, seed)
-        drawn = does.name if arm.drawn else ""
         try:
-            model, edits = self.start(does, seed)
+            model, edits = self.start(turn.arm, turn.seed)
             with private_random():
-                turn = Turn(name=arm.name, arm=does, seed=seed, length=length)
                 runner = self.runner(turn, model, watcher)
                 run = runner.run()
         except (CannotRewrite, CannotRun) as error:
-            base = self.base()
-            failed = Attempt(
-                arm=arm.name,
-                seed=seed,
-                run=None,
-                score=base,
-                chosen=-float("inf"),
-                steps=0,
-                seconds=time.monotonic() - began,
-                did=drawn,
-                failure=error.message,
-            )
+            failed = self._failed(turn, error.message, time.monotonic() - began)
             return Made(self.model, (), failed)
         done = Attempt(
-            arm=arm.name,
-            seed=seed,
+            arm=turn.arm.name,
+            seed=turn.seed,
+            rung=turn.rung,
             run=run,
             score=self.score(runner.model, self.judging),
             chosen=self.score(runner.model, self.choosing),
             steps=run.epochs[-1].steps,
             seconds=time.monotonic() - began,
-            did=drawn,
         )
         return Made(runner.model, edits, done)
+
+    def _failed(self, turn: Turn, why: str, seconds: float) -> Attempt:
+        return Attempt(
+            arm=turn.arm.name,
+            seed=turn.seed,
+            rung=turn.rung,
+            run=None,
+            score=self.base(),
+            chosen=-math.inf,
+            steps=0,
+            seconds=seconds,
+            failure=why,
+        )
 
     def runner(self, turn: Turn, model: nn.Module, watcher: Watcher) -> Runner:
         """Returns the run that trains a model in place.
@@ -177,7 +160,7 @@ class Bench:
         )
         entry = methods.entry(options)
         prepared = entry.prepare(model, self.look, options)
-        plan = Plan(name=turn.name, entry=entry, options=options)
+        plan = Plan(name=arm.name, entry=entry, options=options)
         return Runner(course, plan, prepared.model)
 
     def flow_of(self, model: nn.Module) -> GradientFlow | None:

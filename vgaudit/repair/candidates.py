@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from vgaudit.data.seeding import generator_for
 from vgaudit.findings import Finding, Report
 from vgaudit.fixing import Arm, Start
 from vgaudit.flow import GradientFlow
@@ -19,6 +20,7 @@ TREATABLE = frozenset(
         "exploding-through-time",
         "forward-collapse",
         "gain-mismatch",
+        "non-finite-gradient",
         "rank-collapse",
         "saturated-activation",
         "saturating-stack",
@@ -30,16 +32,24 @@ TREATABLE = frozenset(
 )
 """Findings against which a start or a method of training can do something."""
 
-RATES = (1e-4, 1e-1)
-"""Ends of the learning-rate sweep of Adam, spaced by equal ratios."""
+SWEPT: dict[str, tuple[float, float]] = {"adam": (1e-4, 1e-1), "sgd": (1e-3, 1.0)}
+"""Ends of the learning-rate sweep of the plain model, spaced by equal ratios."""
 
-RANDOM = "random repair"
+USUAL = {"adam": 1e-3, "sgd": 1e-1}
+DRAWN = {"adam": (1e-4, 1e-1), "sdagd": (3e-3, 3e-1), "rai": (1e-4, 1e-1)}
+"""Between these random repair draws a learning rate, even in its logarithm."""
+
+RATES = (1e-2, 1e-3)
+"""Learning rates of Adam behind a treatment: the first for short trainings."""
+
 SHALLOW = 10
 """Weight layers up to which rotated layers pay."""
 
 SATURATED = 0.5
 
 METHODS = ("adam", "sdagd", "rai")
+
+Way = tuple[Start, str]
 
 
 def cause(report: Report) -> Finding | None:
@@ -53,36 +63,43 @@ def candidates(report: Report) -> tuple[Arm, ...]:
     found = cause(report)
     if found is None or report.audit is None:
         return ()
-    why = f"{found.code} {found.name}"
-    order = _order(report.audit.flow, report)
+    return treatments(report.audit.flow, f"{found.code} {found.name}")
+
+
+def treatments(flow: GradientFlow, why: str) -> tuple[Arm, ...]:
+    """Returns all treatments for a gradient flow, the likeliest first."""
     return tuple(
         Arm(
-            name=_named(start, method),
-            role="candidate",
+            name=named(start, method, lr),
+            family="treatment",
             start=start,
             method=method,
+            lr=lr,
             why=why,
         )
-        for start, method in order
+        for start, method, lr in _order(flow)
     )
 
 
-def _order(flow: GradientFlow, report: Report) -> list[tuple[Start, str]]:
-    """Returns start and method of each candidate, the likeliest first.
+def _order(flow: GradientFlow) -> Iterator[tuple[Start, str, float | None]]:
+    """Yields start, method and learning rate of each candidate, the likeliest first.
 
     Where units are saturated, their inputs must leave the rails: rotated layers, if
     there are few. Else the size of the weights comes first; then a step of its own
     for each layer, which needs no new start; then other activations.
     """
-    weights: list[tuple[Start, str]] = [("rescale", "adam"), ("reinit", "adam")]
-    shapes: list[tuple[Start, str]] = [("adact", "adam")]
+    high, low = RATES
+    first: list[Way] = [("rescale", "adam"), ("reinit", "adam")]
+    own: list[Way] = [("rescale", "sdagd"), ("as-it-is", "sdagd")]
+    shapes: list[Way] = [("ar", "adam"), ("adact", "adam")]
     if _railed(flow) >= SATURATED and flow.weight_layers <= SHALLOW:
-        shapes.insert(0, ("ar", "adam"))
-        weights, shapes = [weights[0], shapes[0], weights[1]], shapes[1:]
-    else:
-        shapes.append(("ar", "adam"))
-    own: list[tuple[Start, str]] = [("rescale", "sdagd"), ("as-it-is", "sdagd")]
-    return [*weights, *own, *shapes, ("as-it-is", "rai")]
+        first.append(shapes.pop(0))
+    for start, method in (*first, *own, *shapes):
+        yield start, method, high if method == "adam" else None
+    for start, method in (*first, *shapes):
+        yield start, method, low
+    yield "reinit", "sdagd", None
+    yield "as-it-is", "rai", None
 
 
 def _railed(flow: GradientFlow) -> float:
@@ -95,67 +112,75 @@ def _railed(flow: GradientFlow) -> float:
     )
 
 
-def controls(count: int) -> tuple[Arm, ...]:
-    """Returns the sweep of ``count`` learning rates, and random repair.
-
-    As many rates as there are candidates, so that the sweep takes as many steps as
-    they do; random repair does too, by as many draws.
-    """
-    sweep = tuple(
+def sweep(count: int) -> tuple[Arm, ...]:
+    """Returns plain trainings at ``count`` learning rates, of Adam and of SGD."""
+    shares = {"adam": count - count // 2, "sgd": count // 2}
+    return tuple(
         Arm(
-            name=f"plain adam, lr {rate:.2g}",
-            role="control",
+            name=f"plain {method}, lr {rate:.2g}",
+            family="sweep",
             start="as-it-is",
-            method="adam",
+            method=method,
             lr=rate,
             why="learning-rate sweep",
         )
-        for rate in rates(count)
+        for method, share in shares.items()
+        for rate in rates(method, share)
     )
-    return (*sweep, random_repair())
 
 
-def rates(count: int) -> tuple[float, ...]:
-    """Returns the learning rates of a sweep; one alone is Adam's usual 1e-3."""
+def rates(method: str, count: int) -> tuple[float, ...]:
+    """Returns the learning rates of a sweep; one alone is the usual one."""
     if count == 1:
-        return (1e-3,)
-    low, high = (math.log10(x) for x in RATES)
+        return (USUAL[method],)
+    low, high = (math.log10(x) for x in SWEPT[method])
     return tuple(10 ** (low + (high - low) * i / (count - 1)) for i in range(count))
 
 
-def random_repair() -> Arm:
-    """Returns the control that draws a treatment without looking at the model."""
-    return Arm(
-        name=RANDOM,
-        role="control",
-        start="as-it-is",
-        method="adam",
-        why="a treatment drawn by the seed",
-        drawn=True,
-    )
-
-
-def drawn(generator: torch.Generator, allowed: Sequence[Start]) -> Arm:
-    """Returns one treatment of all that there are, each as likely as the others.
+def random_repairs(
+    count: int, allowed: Sequence[Start], *, seed: int
+) -> tuple[Arm, ...]:
+    """Returns treatments drawn without a look at the model.
 
     Args:
-        generator: of the seed.
+        count: how many.
         allowed: starts that the model can have at all.
+        seed: of the draws.
     """
-    every = list(_every(allowed))
-    at = int(torch.randint(len(every), (1,), generator=generator))
-    return every[at]
+    ways = tuple(_every(allowed))
+    found = []
+    for number in range(1, count + 1):
+        generator = generator_for(seed, "random repair", number)
+        at = int(torch.randint(len(ways), (1,), generator=generator))
+        part = float(torch.rand((), generator=generator))
+        start, method = ways[at]
+        lr = _between(DRAWN[method], part)
+        found.append(
+            Arm(
+                name=f"random {number}: {named(start, method, lr)}",
+                family="random",
+                start=start,
+                method=method,
+                lr=lr,
+                why="drawn by the seed",
+            )
+        )
+    return tuple(found)
 
 
-def _every(allowed: Sequence[Start]) -> Iterator[Arm]:
+def _every(allowed: Sequence[Start]) -> Iterator[Way]:
     for start in allowed:
         for method in METHODS:
-            if start == "adact" and method != "adam":
-                continue
-            yield Arm(
-                name=_named(start, method), role="control", start=start, method=method
-            )
+            if start != "adact" or method == "adam":
+                yield start, method
 
 
-def _named(start: Start, method: str) -> str:
-    return method if start == "as-it-is" else f"{start} + {method}"
+def _between(ends: tuple[float, float], part: float) -> float:
+    low, high = (math.log10(x) for x in ends)
+    return float(f"{10 ** (low + (high - low) * part):.2g}")
+
+
+def named(start: Start, method: str, lr: float | None) -> str:
+    """Returns what an arm does, in words: ``rescale + adam, lr 0.01``."""
+    way = method if start == "as-it-is" else f"{start} + {method}"
+    return way if lr is None else f"{way}, lr {lr:.2g}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 NAME = "fix.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(slots=True, kw_only=True)

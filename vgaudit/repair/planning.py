@@ -8,19 +8,22 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from vgaudit.errors import CannotRewrite, CannotRun, VgauditError
-from vgaudit.fixing import Arm, FixOptions, Plan
+from vgaudit.fixing import FAMILIES, STARTS, Arm, FixOptions, Length, Plan, Start
 from vgaudit.plain import visible
-from vgaudit.repair.bench import Bench, Length, Turn
-from vgaudit.repair.candidates import controls
+from vgaudit.repair import candidates
+from vgaudit.repair.bench import Bench, Turn
+from vgaudit.repair.selection import rungs
 from vgaudit.retraining import Progress
 from vgaudit.rules.wording import count
 
 TIMED = 3
 """Steps that are timed; the first of them does not count."""
 
-LAPS = 10
+LAPS = 8
+"""Validations of a training."""
+
 FEWEST_STEPS = 100
-"""Below this, candidates are dropped rather than steps."""
+"""Below this, treatments are dropped rather than steps."""
 
 PASSES = 30
 SPARE = 0.9
@@ -59,6 +62,23 @@ class Cost:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What one training costs on average, by family; and each arm by its name."""
+
+    families: tuple[Cost, ...]
+    arms: dict[str, Cost]
+
+    def whole(self, trials: int, seeds: int, length: Length) -> float:
+        """Returns the seconds of a repair: each family searches and proves."""
+        search = [(r.entrants, r.length) for r in rungs(trials, length)]
+        return sum(
+            number * cost.of(each)
+            for cost in self.families
+            for number, each in (*search, (seeds, length))
+        )
+
+
 def timed(bench: Bench, arm: Arm, seed: int) -> Cost:
     """Returns what a training of an arm costs, by taking a few steps of it.
 
@@ -68,8 +88,7 @@ def timed(bench: Bench, arm: Arm, seed: int) -> Cost:
     began = time.monotonic()
     model, _ = bench.start(arm, seed)
     watch = _Stopwatch()
-    length = Length(lap=TIMED, count=1)
-    turn = Turn(name=arm.name, arm=arm, seed=seed, length=length)
+    turn = Turn(arm=arm, seed=seed, rung=0, length=Length(lap=TIMED, count=1))
     runner = bench.runner(turn, model, watch)
     runner.run()
     ended = time.monotonic()
@@ -84,112 +103,111 @@ def planned(bench: Bench, wanted: Sequence[Arm], options: FixOptions, say: Say) 
     """Returns the arms that fit the budget, and the steps of every training.
 
     Raises:
-        CannotRewrite: no candidate fits the model.
+        CannotRewrite: no treatment fits the model.
     """
     began = time.monotonic()
     costs, dropped = _timings(bench, wanted, options, say)
-    chosen = [arm for arm in wanted if arm.name in costs]
-    if not chosen:
+    fitting = [arm for arm in wanted if arm.name in costs]
+    if not fitting:
         raise CannotRewrite(
             f"no treatment fits the model: {'; '.join(dropped)}",
             hint="`vgaudit scan` names the findings and what to do by hand",
         )
+    plain = _plain_cost(bench, options.seed)
     left = options.budget * SPARE - (time.monotonic() - began)
     most = _most(bench, options)
+    chosen = fitting[: options.trials]
     while True:
-        whole = _whole(bench, chosen, costs, options)
-        length = _length(whole.all, left, most)
+        prices = _prices(chosen, costs, plain)
+        length = _length(prices, len(chosen), options.seeds, left, most)
         if length.steps >= min(FEWEST_STEPS, most):
             break
         if len(chosen) == 1:
             say("the budget is small: expect little of so few steps")
             break
         dropped.append(f"{chosen.pop().name}: no time in the budget")
+    starts = {arm.start for arm in fitting}
+    allowed = tuple(s for s in STARTS if s == "as-it-is" or s in starts)
     plan = Plan(
-        arms=whole.arms,
-        seeds=tuple(options.seed + i for i in range(options.seeds)),
-        draws=len(chosen) * options.seeds,
-        steps=length.steps,
-        laps=length.count,
-        step_seconds={arm: cost.step for arm, cost in whole.costs.items()},
-        expected=sum(cost.of(length) for cost in whole.all),
+        arms=(*chosen, *beside(len(chosen), allowed, options.seed)),
+        rungs=rungs(len(chosen), length),
+        search_seed=options.seed,
+        seeds=tuple(options.seed + i for i in range(1, options.seeds + 1)),
+        length=length,
+        step_seconds={arm: cost.step for arm, cost in prices.arms.items()},
+        expected=prices.whole(len(chosen), options.seeds, length),
         dropped=tuple(dropped),
     )
     say(sentence(plan, options))
     return plan
 
 
+def beside(trials: int, allowed: Sequence[Start], seed: int) -> tuple[Arm, ...]:
+    """Returns both controls, as many arms of each as there are treatments."""
+    drawn = candidates.random_repairs(trials, allowed, seed=seed)
+    return (*candidates.sweep(trials), *drawn)
+
+
 def sentence(plan: Plan, options: FixOptions) -> str:
     """Returns the plan in words."""
-    own = sum(arm.role == "candidate" for arm in plan.arms)
+    each = len(plan.arms) // len(FAMILIES)
     return (
-        f"plan: {count(own, 'candidate')} and "
-        f"{count(len(plan.arms) - own, 'control')}, "
-        f"{len(plan.seeds)} seeds each, {plan.steps:,} steps a training: "
-        f"{count(plan.trainings, 'training')}, about {plan.expected:.0f} s of the "
-        f"{options.budget:.0f} s"
+        f"plan: {count(each, 'treatment')}, as many learning rates of the plain model, "
+        f"as many random repairs; the best of each again with {len(plan.seeds)} fresh "
+        f"seeds: {count(plan.trainings, 'training')} of up to {plan.steps:,} steps, "
+        f"about {plan.expected:.0f} s of the {options.budget:.0f} s"
     )
 
 
 def _timings(
     bench: Bench, wanted: Sequence[Arm], options: FixOptions, say: Say
 ) -> tuple[dict[str, Cost], list[str]]:
-    costs: dict[str, Cost] = {}
-    dropped = []
-    plain = controls(1)[0]
-    _plain_cost(bench, plain, {}, options.seed)  # What is loaded once is not timed.
+    """Returns the cost of each arm that fits; the learning rate makes no difference."""
+    found: dict[tuple[str, str], Cost] = {}
+    failed: dict[tuple[str, str], str] = {}
+    _plain_cost(bench, options.seed)  # What is loaded once is not timed.
     for arm in wanted:
-        say(f"timing {arm.name}")
+        way = (arm.start, arm.method)
+        if way in found or way in failed:
+            continue
+        name = candidates.named(arm.start, arm.method, None)
+        say(f"timing {name}")
         try:
-            costs[arm.name] = timed(bench, arm, options.seed)
+            found[way] = timed(bench, arm, options.seed)
         except (CannotRewrite, CannotRun) as error:
-            dropped.append(f"{arm.name}: {visible(error.message, length=160)}")
-    return costs, dropped
+            failed[way] = f"{name}: {visible(error.message, length=160)}"
+    costs = {
+        arm.name: found[way]
+        for arm in wanted
+        if (way := (arm.start, arm.method)) in found
+    }
+    return costs, list(failed.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """The arms of a repair; what one training of each costs, and all trainings."""
-
-    arms: tuple[Arm, ...]
-    costs: dict[str, Cost]
-    all: tuple[Cost, ...]
-
-
-def _whole(
-    bench: Bench, chosen: Sequence[Arm], costs: dict[str, Cost], options: FixOptions
-) -> _Whole:
-    """Returns candidates with their controls: each kind takes as many trainings."""
-    beside = controls(len(chosen))
-    plain = _plain_cost(bench, beside[0], costs, options.seed)
+def _prices(chosen: Sequence[Arm], costs: dict[str, Cost], plain: Cost) -> Prices:
+    """Returns prices of all families; a draw costs what treatments do on average."""
     own = [costs[arm.name] for arm in chosen]
-    # A draw is any treatment: it costs what they cost on average.
-    drawn = Cost(
+    mean = Cost(
         fmean(cost.once for cost in own),
         fmean(cost.validation for cost in own),
         fmean(cost.step for cost in own),
     )
-    prices = {arm.name: costs[arm.name] for arm in chosen}
-    prices |= {arm.name: drawn if arm.drawn else plain for arm in beside}
-    trainings = [
-        prices[arm.name]
-        for arm in (*chosen, *beside)
-        for _ in range(options.seeds * (len(chosen) if arm.drawn else 1))
-    ]
-    return _Whole((*chosen, *beside), prices, tuple(trainings))
+    return Prices((mean, plain, mean), {arm.name: costs[arm.name] for arm in chosen})
 
 
-def _plain_cost(bench: Bench, arm: Arm, costs: dict[str, Cost], seed: int) -> Cost:
-    """Returns the cost of plain Adam, measured once."""
-    if "" not in costs:
-        try:
-            costs[""] = timed(bench, arm, seed)
-        except VgauditError as error:
-            raise CannotRun(
-                f"the model as it came cannot be trained: {error.message}",
-                hint="a repair needs its controls: look at data and loss first",
-            ) from error
-    return costs[""]
+def _plain_cost(bench: Bench, seed: int) -> Cost:
+    """Returns the cost of plain Adam.
+
+    Raises:
+        CannotRun: the model as it came cannot be trained.
+    """
+    try:
+        return timed(bench, candidates.sweep(1)[0], seed)
+    except VgauditError as error:
+        raise CannotRun(
+            f"the model as it came cannot be trained: {error.message}",
+            hint="a repair needs its controls: look at data and loss first",
+        ) from error
 
 
 def _most(bench: Bench, options: FixOptions) -> int:
@@ -198,10 +216,18 @@ def _most(bench: Bench, options: FixOptions) -> int:
     return options.most_steps or PASSES * each
 
 
-def _length(trainings: Sequence[Cost], seconds: float, most: int) -> Length:
-    """Returns the greatest length with which all trainings take ``seconds``."""
-    fixed = sum(p.once + (LAPS + 3) * p.validation for p in trainings)
-    steps = (seconds - fixed) / sum(price.step for price in trainings)
-    steps = int(min(max(steps, 1.0), most))
+def _length(
+    prices: Prices, trials: int, seeds: int, seconds: float, most: int
+) -> Length:
+    """Returns the greatest length with which a whole repair takes ``seconds``."""
+    low, high = 1, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = prices.whole(trials, seeds, _in_laps(middle)) <= seconds
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return _in_laps(low)
+
+
+def _in_laps(steps: int) -> Length:
     laps = min(LAPS, steps)
     return Length(lap=steps // laps, count=laps)

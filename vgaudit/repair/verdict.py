@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from vgaudit.findings import Report
-from vgaudit.fixing import Arm, Estimate, Fixing, Plan, clears
+from vgaudit.fixing import CONTROLS, Attempt, Estimate, Family, Fixing, clears
 
 _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
 
@@ -14,39 +15,116 @@ _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
 def judged(done: Fixing) -> Fixing:
     """Returns a finished repair with its verdict: status, reason, and what to keep.
 
-    The best candidate is kept only where it clears the best control and the model as
-    it came; else the best control, where that clears the model; else nothing.
+    The best treatment is kept only where it clears both best controls, and the floor:
+    the better of the model as it came and of a constant answer. Each of these must
+    hold by itself, so no level is divided (an intersection-union test: Berger,
+    Technometrics 24, 1982). Else the better control, where it clears the floor; else
+    the one trained model that the choosing samples prefer, where the judging samples
+    alone put it above the floor; else nothing.
     """
-    assert done.plan is not None
-    assert done.base is not None
-    best = _best(done, done.plan, "candidate")
-    control = _best(done, done.plan, "control")
-    ours, theirs = done.estimate(best), done.estimate(control)
-    came = Estimate(done.base, 0.0, 1)
-
-    def better(one: Estimate, other: Estimate) -> bool:
-        return clears(one, other, metric=done.metric, judged=done.judged)
-
-    found = replace(done, best=best, control=control)
-    if better(ours, theirs) and better(ours, came):
-        reason = f"{best} clears the best control, {control}"
-        return replace(found, status="repaired", kept=best, reason=reason)
-    if better(theirs, came):
-        reason = (
-            f"no candidate clears the best control: {control} is recommended, and "
-            "what vgaudit would have done is not better beyond doubt"
-        )
-        return replace(found, status="control", kept=control, reason=reason)
+    found = replace(done, best=_finalist(done, "treatment"), control=_control(done))
+    if _proven(found):
+        both = " and ".join(_finalist(found, family) for family in CONTROLS)
+        reason = f"{found.best} clears both best controls, {both}"
+        return replace(found, status="repaired", kept=found.best, reason=reason)
+    if _clears(found, found.estimate(found.control), _floor(found)):
+        reason = _plain_words(found)
+        return replace(found, status="control", kept=found.control, reason=reason)
+    single = _single(found)
+    if single is not None:
+        reason = _lone_words(found, single)
+        return replace(found, status="unproven", kept=single.arm, reason=reason)
     reason = (
-        f"neither candidates nor controls are better than the model as it came beyond "
-        f"doubt; the best candidate was {best}"
+        "neither treatments nor controls are better than chance beyond doubt; the "
+        f"best treatment was {found.best}"
     )
     return replace(found, status="nothing", reason=reason)
 
 
-def _best(done: Fixing, plan: Plan, role: str) -> str:
-    arms: Sequence[Arm] = [arm for arm in plan.arms if arm.role == role]
-    return max(arms, key=lambda arm: done.estimate(arm.name).mean).name
+def _proven(found: Fixing) -> bool:
+    """Tells whether the best treatment clears every control and the floor."""
+    ours = found.estimate(found.best)
+    theirs = [found.estimate(_finalist(found, family)) for family in CONTROLS]
+    return all(_clears(found, ours, other) for other in (*theirs, _floor(found)))
+
+
+def _plain_words(found: Fixing) -> str:
+    """Returns what to do where a control is as good as any treatment."""
+    assert found.plan is not None
+    arm = found.plan.arm(found.control)
+    if arm.family == "sweep":
+        return (
+            f"train it with {arm.method} at lr {arm.lr:.2g}; no change of the model is "
+            f"needed: {found.best}, the best treatment, does not clear that"
+        )
+    return (
+        f"a treatment drawn without a look at the model is as good as {found.best}, "
+        f"the best one for the findings; what was drawn is kept: {arm.name}"
+    )
+
+
+def _lone_words(found: Fixing, single: Attempt) -> str:
+    """Returns what is kept where no method is proven, and what is open about it."""
+    lone = (
+        f"{single.arm} with seed {single.seed} is kept, which is better than chance on "
+        "samples that it has not seen; over its seeds "
+    )
+    if _clears(found, found.estimate(found.best), _floor(found)):
+        return f"{lone}{found.best} is so too, but does not clear {found.control}"
+    return f"{lone}no arm is beyond doubt: another seed may not learn"
+
+
+def keeper(found: Fixing) -> Attempt:
+    """Returns the training whose weights are kept, by the samples that choose.
+
+    The best seed of the proof; where nothing was proven, the best training of all.
+    """
+    lone = found.status == "unproven"
+    return first_best(found.attempts if lone else found.proofs(found.kept))
+
+
+def first_best(attempts: Sequence[Attempt]) -> Attempt:
+    """Returns the first of the trainings that chose best; NaN is worst."""
+    return max(attempts, key=lambda a: -math.inf if math.isnan(a.chosen) else a.chosen)
+
+
+def _single(found: Fixing) -> Attempt | None:
+    """Returns the trained model that chose best, where judging puts it above chance.
+
+    It is one model, and other samples chose it: so the uncertainty is that of the
+    judging samples alone.
+    """
+    best = first_best(found.attempts)
+    alone = Estimate(best.score, 0.0, 1)
+    beyond = _clears(found, alone, _floor(found))
+    return best if beyond and not best.failure else None
+
+
+def _floor(found: Fixing) -> Estimate:
+    return Estimate(found.floor, 0.0, 1)
+
+
+def _clears(found: Fixing, one: Estimate, other: Estimate) -> bool:
+    return clears(one, other, metric=found.metric, judged=found.judged)
+
+
+def _control(found: Fixing) -> str:
+    """Returns the control to recommend: the plain model, where its rate is enough.
+
+    Random repair only where it clears that, or where the plain model does not clear
+    the floor and random repair has the better mean.
+    """
+    plain, drawn = (_finalist(found, family) for family in CONTROLS)
+    ours, theirs = found.estimate(plain), found.estimate(drawn)
+    if _clears(found, ours, _floor(found)):
+        return drawn if _clears(found, theirs, ours) else plain
+    return drawn if theirs.mean > ours.mean else plain
+
+
+def _finalist(found: Fixing, family: Family) -> str:
+    arm = found.finalist(family)
+    assert arm is not None
+    return arm.name
 
 
 def advice(report: Report) -> tuple[str, ...]:

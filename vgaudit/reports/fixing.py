@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator
 
 from vgaudit.errors import CannotLoad
-from vgaudit.fixing import Arm, Estimate, Fixing, Plan
+from vgaudit.fixing import FAMILIES, TITLES, Arm, Attempt, Estimate, Fixing, Plan
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
 from vgaudit.reports.comparison import SCHEMA_VERSION
 from vgaudit.rules.wording import count
 from vgaudit.typed import Mismatch, typed
 
-NAME = 28
+NAME = 36
 
 
 def render(done: Fixing, *, form: str, resume: str = "") -> str:
@@ -54,6 +53,7 @@ HEADINGS = {
     "healthy": "healthy: left alone",
     "repaired": "repaired",
     "control": "no treatment clears the controls",
+    "unproven": "trained, not proven",
     "nothing": "not repaired",
     "interrupted": "interrupted",
 }
@@ -66,7 +66,7 @@ def _head(done: Fixing) -> Iterator[str]:
     if done.split is not None:
         yield (
             f"trained on {done.split.train:,} samples; {done.split.valid:,} held out, "
-            f"of which {done.judged:,} judge and others choose epochs"
+            f"of which {done.judged:,} judge and others choose"
         )
     if done.kept and done.status == "repaired":
         yield gain(done)
@@ -79,22 +79,64 @@ def gain(done: Fixing) -> str:
     return (
         f"{done.metric}: {_score(done, ours.mean)} with {visible(done.kept)}, "
         f"{_score(done, theirs.mean)} with {visible(done.control)}, "
-        f"{_score(done, done.base)} as it came"
+        f"{_score(done, done.base)} as it came{_constant(done)}"
     )
+
+
+def _constant(done: Fixing) -> str:
+    """Returns what a constant answer scores, where that is known."""
+    if done.chance is None or done.metric == "R²":
+        return ""
+    return f", {_score(done, done.chance)} with the best constant answer"
 
 
 def _arms(done: Fixing, plan: Plan) -> Iterator[str]:
-    yield (
-        f"  {'arm':<{NAME}} {'role':<10} {done.metric:>9}  {'95 % interval':<19} "
-        f"{'steps':>7} {'s':>7}"
-    )
-    for arm in ranked(done, plan):
+    finalists = done.finalists
+    if finalists:
+        yield (
+            f"proof: the best of each kind, {count(len(plan.seeds), 'fresh seed')}, "
+            f"{plan.steps:,} steps"
+        )
+        yield (
+            f"  {'':<{NAME}} {'kind':<10} {done.metric:>9}  {'95 % interval':<19} "
+            f"{'s':>7}"
+        )
+    for arm in finalists:
         yield _arm(done, arm)
-    yield f"  {'the model as it came':<{NAME}} {'':<10} {shown(done, done.base):>9}"
-    spent = f"{done.seconds:.0f} s of {done.options.budget:.0f} s"
+    if finalists:
+        yield f"  {'the model as it came':<{NAME}} {'':<10} {shown(done, done.base):>9}"
+    if finalists and done.chance is not None:
+        name = "the best constant answer"
+        yield f"  {name:<{NAME}} {'':<10} {shown(done, done.chance):>9}"
+    if plan.rungs:
+        yield from ("", *_search(done, plan))
+    yield from ("", *_cost(done, plan))
+
+
+def _search(done: Fixing, plan: Plan) -> Iterator[str]:
+    """Yields what chose the best of each kind: one seed, on the choosing samples."""
+    rounds = ", ".join(
+        f"{rung.entrants} × {rung.length.steps:,}" for rung in plan.rungs
+    )
+    yield f"search: {rounds} steps of each kind, on the samples that choose"
+    for family in FAMILIES:
+        yield f"  {TITLES[family]}:"
+        for arm in plan.of(family):
+            found = [a for a in done.of(arm.name) if a.rung is not None]
+            if found:
+                scores = ", then ".join(_chosen(done, a) for a in found)
+                yield f"    {visible(arm.name, length=NAME):<{NAME}} {scores}"
+
+
+def _chosen(done: Fixing, attempt: Attempt) -> str:
+    return "failed" if attempt.failure else shown(done, attempt.chosen)
+
+
+def _cost(done: Fixing, plan: Plan) -> Iterator[str]:
     yield (
         f"cost: {count(len(done.attempts), 'training')} of {plan.trainings}, "
-        f"{plan.steps:,} steps and {len(plan.seeds)} seeds for each arm, {spent}"
+        f"{plan.family_steps:,} steps for each kind, "
+        f"{done.seconds:.0f} s of {done.options.budget:.0f} s"
     )
     for reason in plan.dropped:
         yield f"not tried: {visible(reason, length=200)}"
@@ -105,27 +147,15 @@ def _arms(done: Fixing, plan: Plan) -> Iterator[str]:
                 f"{visible(attempt.failure, length=200)}; counted as the model as it "
                 "came"
             )
-    drawn = Counter(attempt.did for attempt in done.attempts if attempt.did)
-    if drawn:
-        each = ", ".join(f"{name} ×{times}" for name, times in drawn.most_common())
-        yield f"random repair drew: {each}"
-
-
-def ranked(done: Fixing, plan: Plan) -> list[Arm]:
-    """Returns the arms that were trained, the best first."""
-    tried = [arm for arm in plan.arms if done.of(arm.name)]
-    return sorted(tried, key=lambda arm: -done.estimate(arm.name).mean)
 
 
 def _arm(done: Fixing, arm: Arm) -> str:
-    found, own = done.estimate(arm.name), done.of(arm.name)
+    found, own = done.estimate(arm.name), done.proofs(arm.name)
     mark = "*" if arm.name == done.kept else " "
-    steps = max(attempt.steps for attempt in own)
     seconds = sum(attempt.seconds for attempt in own)
     return (
-        f"{mark} {visible(arm.name, length=NAME):<{NAME}} {arm.role:<10} "
-        f"{shown(done, found.mean):>9}  {interval(done, found):<19} {steps:>7,} "
-        f"{seconds:>7.1f}"
+        f"{mark} {visible(arm.name, length=NAME):<{NAME}} {arm.family:<10} "
+        f"{shown(done, found.mean):>9}  {interval(done, found):<19} {seconds:>7.1f}"
     )
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from vgaudit.fixing import Arm, Attempt, Fixing, Plan
+from vgaudit.fixing import FAMILIES, TITLES, Arm, Attempt, Fixing, Plan
 from vgaudit.plain import visible
 from vgaudit.reports.charts import learning, overlay
-from vgaudit.reports.charts.figure import Grid, called, figure
+from vgaudit.reports.charts.figure import Figure, Grid, called, figure
+from vgaudit.reports.charts.lines import KINDS
 from vgaudit.reports.html.change import Block, Table, View
-from vgaudit.retraining import Run
 from vgaudit.rules.wording import count
 
 STATUSES = {
     "healthy": ("healthy", "same"),
     "repaired": ("repaired", "better"),
     "control": ("no treatment clears the controls", "mixed"),
+    "unproven": ("trained, not proven", "mixed"),
     "nothing": ("not repaired", "worse"),
     "interrupted": ("interrupted", "mixed"),
 }
@@ -45,27 +46,61 @@ def view(done: Fixing) -> View:
 
 
 def _blocks(done: Fixing, plan: Plan) -> Iterator[Block]:
-    tried = [arm for arm in plan.arms if done.of(arm.name)]
-    tried.sort(key=lambda arm: -done.estimate(arm.name).mean)
-    yield Block(
-        title="What was tried",
-        text=f"{count(plan.steps, 'optimizer step')} for each training, on the same "
-        "split; with the same seed, on the same batches in the same order. Intervals "
-        "are Student’s, over seeds.",
-        tables=(Table("", _grid(done, tried)), *_dropped(plan)),
-    )
-    runs = [run for arm in tried if (run := _first_run(done, arm)) is not None]
-    drawn = learning.draw(runs, metric=done.metric if done.metric != "loss" else "")
-    if drawn is not None:
-        caption = "The first seed of every arm, on the samples that choose the epoch."
-        yield Block(title="Learning", charts=(replace(drawn, caption=caption),))
-    flows = [
-        (called(arm.name), flow)
-        for arm in tried
-        if (flow := _first(done, arm).flow) is not None
-    ]
-    if done.before is not None:
-        flows.insert(0, ("as it came", done.before.flow))
+    finalists = done.finalists
+    if finalists:
+        yield Block(
+            title="Proof",
+            text="The best treatment, the best learning rate of the plain model and "
+            f"the best random repair, each with {count(len(plan.seeds), 'fresh seed')} "
+            f"and {count(plan.steps, 'optimizer step')}, on samples that no choice "
+            "has seen. Intervals are Student’s, over seeds.",
+            tables=(Table("", _grid(done, finalists)),),
+        )
+    if plan.rungs:
+        yield Block(
+            title="Search",
+            text="Every kind on the same budget, with one seed; the samples that "
+            "choose decide who goes on.",
+            tables=(*_searched(done, plan), *_dropped(plan)),
+        )
+    yield from _curves(done, plan)
+    yield from _budgets(done, plan)
+
+
+def _curves(done: Fixing, plan: Plan) -> Iterator[Block]:
+    """Yields learning curves: of the finalists, then of each kind in the search."""
+    said = f"Validated every {count(plan.length.lap, 'step')}, which is an epoch here."
+    first = [done.proofs(arm.name)[0] for arm in done.finalists]
+    charts = [*_charts(done, first, "proof", f"The first fresh seed of each. {said}")]
+    for family in FAMILIES:
+        longest = [_longest(done, arm) for arm in plan.of(family)]
+        own = [attempt for attempt in longest if attempt is not None]
+        caption = "The longest training of each in the search."
+        charts += _charts(done, own, TITLES[family], caption)
+    if charts:
+        yield Block(title="Learning", charts=tuple(charts))
+
+
+def _charts(
+    done: Fixing, attempts: Sequence[Attempt], title: str, caption: str
+) -> Iterator[Figure]:
+    """Yields charts of so many curves each as can be told apart."""
+    runs = [attempt.run for attempt in attempts if attempt.run is not None]
+    metric = done.metric if done.metric != "loss" else ""
+    for first in range(0, len(runs), len(KINDS)):
+        drawn = learning.draw(runs[first : first + len(KINDS)], metric=metric)
+        if drawn is not None:
+            name = f"Learning curves: {title}"
+            yield replace(drawn, title=name, caption=caption)
+
+
+def _budgets(done: Fixing, plan: Plan) -> Iterator[Block]:
+    """Yields the gradient of every treatment after its search, and of the finalists."""
+    flows = [("as it came", done.before.flow)] if done.before is not None else []
+    for arm in plan.arms:
+        last = next((a for a in reversed(done.of(arm.name)) if a.flow), None)
+        if last is not None and last.flow is not None:
+            flows.append((called(arm.name), last.flow))
     budgets = overlay.budgets(flows)
     if budgets:
         yield Block(
@@ -76,59 +111,60 @@ def _blocks(done: Fixing, plan: Plan) -> Iterator[Block]:
         )
 
 
-def _first(done: Fixing, arm: Arm) -> Attempt:
-    return done.of(arm.name)[0]
+def _longest(done: Fixing, arm: Arm) -> Attempt | None:
+    own = [a for a in done.of(arm.name) if a.rung is not None]
+    return max(own, key=lambda attempt: attempt.steps, default=None)
 
 
-def _first_run(done: Fixing, arm: Arm) -> Run | None:
-    return _first(done, arm).run
-
-
-def _grid(done: Fixing, tried: list[Arm]) -> Grid:
-    columns = (
-        "arm",
-        "role",
-        f"#{called(done.metric)}",
-        "#±",
-        "#seeds",
-        "#steps",
-        "#seconds",
-        "why",
-    )
-    sign = -1.0 if done.metric == "loss" else 1.0
+def _grid(done: Fixing, finalists: Sequence[Arm]) -> Grid:
     rows: list[tuple[str, ...]] = []
-    for arm in tried:
-        found, own = done.estimate(arm.name), done.of(arm.name)
+    for arm in finalists:
+        found, own = done.estimate(arm.name), done.proofs(arm.name)
         kept = " (kept)" if arm.name == done.kept else ""
         rows.append(
             (
                 called(arm.name) + kept,
-                arm.role,
-                figure(sign * found.mean, 4),
+                _figure(done, found.mean),
                 figure(found.half, 4) if math.isfinite(found.half) else "–",
                 str(found.count),
-                f"{max(attempt.steps for attempt in own):,}",
                 figure(sum(attempt.seconds for attempt in own), 1),
-                visible(arm.why),
             )
         )
-    if done.base is not None:
-        rows.append(
-            (
-                "the model as it came",
-                "",
-                figure(sign * done.base, 4),
-                "–",
-                "–",
-                "0",
-                "–",
-                "",
-            )
-        )
+    for name, score in (
+        ("the model as it came", done.base),
+        ("the best constant answer", done.chance),
+    ):
+        if score is not None:
+            rows.append((name, _figure(done, score), "–", "–", "–"))
+    columns = ("arm", f"#{called(done.metric)}", "#±", "#seeds", "#seconds")
     return Grid(columns, tuple(rows))
+
+
+def _searched(done: Fixing, plan: Plan) -> Iterator[Table]:
+    """Yields every arm of a kind with what chose it, round by round."""
+    rounds = tuple(f"#{rung.length.steps:,} steps" for rung in plan.rungs)
+    for family in FAMILIES:
+        rows = []
+        for arm in plan.of(family):
+            found = {a.rung: a for a in done.of(arm.name)}
+            cells = (_cell(done, found.get(at)) for at in range(len(plan.rungs)))
+            rows.append((called(arm.name), *cells))
+        title = TITLES[family]
+        grid = Grid(("arm", *rounds), tuple(rows))
+        yield Table(f"{title[:1].upper()}{title[1:]}", grid)
+
+
+def _cell(done: Fixing, attempt: Attempt | None) -> str:
+    if attempt is None:
+        return "–"
+    return "failed" if attempt.failure else _figure(done, attempt.chosen)
+
+
+def _figure(done: Fixing, score: float) -> str:
+    return figure(-score if done.metric == "loss" else score, 4)
 
 
 def _dropped(plan: Plan) -> Iterator[Table]:
     if plan.dropped:
         rows = tuple((visible(reason, length=200),) for reason in plan.dropped)
-        yield Table("Not tried", Grid(("candidate and reason",), rows))
+        yield Table("Not tried", Grid(("treatment and reason",), rows))

@@ -1,0 +1,1 @@
+"""``vgaudit fix`` on the sick models of the detection suite."""

@@ -1,0 +1,130 @@
+"""One sick model: what ``fix`` makes of it, and what each of its arms reaches."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.detection.build import Spec, build
+from benchmarks.detection.tasks import task
+from vgaudit.api import describe
+from vgaudit.errors import CannotRewrite
+from vgaudit.findings import Optimizer
+from vgaudit.fixing import FAMILIES, Attempt, Family, Fixing, FixOptions
+from vgaudit.job import DataOptions, ProbeOptions
+from vgaudit.judge import DEFAULT
+from vgaudit.repair.fix import Asked, fix, searched
+from vgaudit.repair.ledger import Ledger
+from vgaudit.repair.verdict import first_best, keeper
+from vgaudit.retraining import RetrainOptions
+from vgaudit.training.campaign import Surroundings
+from vgaudit.training.opening import samples_of
+from vgaudit.training.task import Task
+
+SICK = ("vanishing", "exploding", "dead")
+OPTIONS = FixOptions(budget=1e9, trials=6, seeds=3, valid_split=0.4, most_steps=200)
+"""Time plays no part: every training is as long on any machine."""
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sick:
+    """A model of the suite that does not learn.
+
+    Attributes:
+        spec: the model. optimizers: under which the suite says so.
+    """
+
+    spec: Spec
+    optimizers: tuple[Optimizer, ...]
+
+    @property
+    def half(self) -> str:
+        """``develop`` or ``report``: a hash of the name, fixed before any run."""
+        digest = zlib.crc32(b"repair:" + self.spec.name.encode())
+        return "report" if digest & 1 else "develop"
+
+
+def repaired(sick: Sick) -> Row:
+    """Returns what became of one model, as plain data."""
+    torch.set_num_threads(1)
+    began = time.thread_time()
+    asked = _asked(sick)
+    done = fix(asked, Ledger(None), Surroundings()).fixing
+    tried = done
+    if done.plan is None:
+        # It is left alone: what the arms reach all the same says whether it is a miss.
+        tried = _forced(_asked(sick), done)
+    return {
+        "name": sick.spec.name,
+        "half": sick.half,
+        "sick": list(sick.optimizers),
+        "family": sick.spec.family,
+        "status": done.status,
+        "reason": done.reason,
+        "findings": list(done.findings),
+        "kept": done.kept,
+        "kept_family": _family(done),
+        "base": tried.base,
+        "chance": tried.chance,
+        "final": keeper(done).score if done.kept else done.base,
+        "arms": {family: _arms(tried, family) for family in FAMILIES},
+        "steps": tried.plan.family_steps if tried.plan else 0,
+        "dropped": list(tried.plan.dropped) if tried.plan else [],
+        "seconds": round(time.thread_time() - began, 1),
+    }
+
+
+def _asked(sick: Sick) -> Asked:
+    model, data = build(sick.spec), task(sick.spec.task)
+    x = data.x.to(getattr(torch, sick.spec.dtype))
+    opened = Task(
+        model=model,
+        target=describe(model),
+        samples=samples_of((x, data.y), model, DataOptions(), lambda _sentence: None),
+        data=DataOptions(),
+        probe=ProbeOptions(),
+        options=RetrainOptions(method="adam"),
+    )
+    policy = dataclasses.replace(DEFAULT, optimizer=sick.optimizers[0])
+    # One seed for all would let random repair draw the same treatments for all.
+    seed = zlib.crc32(b"draws:" + sick.spec.name.encode()) % 10_000
+    options = dataclasses.replace(OPTIONS, seed=seed)
+    return Asked(task=opened, options=options, policy=policy)
+
+
+def _forced(asked: Asked, done: Fixing) -> Fixing:
+    try:
+        return searched(asked, Ledger(None), Surroundings())
+    except CannotRewrite:
+        return done
+
+
+def _family(done: Fixing) -> str:
+    return done.plan.arm(done.kept).family if done.plan and done.kept else ""
+
+
+def _arms(done: Fixing, family: Family) -> Row:
+    """Returns every score of a family; of the proof also which seed it would keep."""
+    arms = done.plan.of(family) if done.plan else ()
+    own = [attempt for arm in arms for attempt in done.of(arm.name)]
+    proofs = [attempt for attempt in own if attempt.rung is None]
+    return {
+        "finalist": proofs[0].arm if proofs else "",
+        "kept": first_best(proofs).score if proofs else None,
+        "proofs": [attempt.score for attempt in proofs],
+        "first": dict(_scores(own, 0)),
+        "second": dict(_scores(own, 1)),
+    }
+
+
+def _scores(attempts: list[Attempt], rung: int) -> Iterator[tuple[str, float]]:
+    for attempt in attempts:
+        if attempt.rung == rung:
+            yield attempt.arm, attempt.score

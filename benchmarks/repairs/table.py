@@ -1,0 +1,219 @@
+"""The tables of the repairs, as Markdown, from the stored results.
+
+    python -m benchmarks.repairs.table docs/fix.md [--check]
+
+renews what is between the markers; with --check it only says whether it is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.detection.score import wilson
+from benchmarks.detection.train import LEARNED
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+BLOCK = re.compile(r"(<!-- begin repairs -->\n)(.*?)(<!-- end repairs -->)", re.DOTALL)
+
+Row = dict[str, Any]
+Reached = Callable[[Row], float | None]
+
+FAMILIES = {
+    "treatment": "treatments that fit the findings",
+    "sweep": "learning-rate sweep",
+    "random": "random repair",
+}
+
+
+def stored(file: Path) -> list[Row]:
+    """Returns the finished rows; half a line of a killed run is left out."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def explained(row: Row, score: float | None) -> float:
+    """Returns the share that a score makes up of what a constant answer leaves."""
+    if score is None:
+        return 0.0
+    return float((score - row["chance"]) / (1.0 - row["chance"]))
+
+
+def learned(row: Row, score: float | None) -> bool:
+    """Tells whether a score is above chance by the suite's own margin."""
+    return score is not None and explained(row, score) >= LEARNED
+
+
+def repairable(row: Row) -> bool:
+    """Tells whether any training of any arm, however short, is above chance."""
+    return any(
+        learned(row, score)
+        for arm in row["arms"].values()
+        for score in (*arm["proofs"], *arm["first"].values(), *arm["second"].values())
+    )
+
+
+def fixed(row: Row) -> float | None:
+    """Returns the score of the model that ``fix`` delivers; None where it has none."""
+    return float(row["final"]) if row["kept"] else None
+
+
+def proven(row: Row) -> float | None:
+    """Returns the same, but only of treatments that clear both controls."""
+    return fixed(row) if row["status"] == "repaired" else None
+
+
+def arm(family: str) -> Reached:
+    """Returns how to read what one family alone would have delivered."""
+
+    def read(row: Row) -> float | None:
+        found = row["arms"][family]["kept"]
+        return None if found is None else float(found)
+
+    return read
+
+
+def render(rows: Sequence[Row]) -> str:
+    """Returns all tables: the report half, then the develop half beside it."""
+    halves = {
+        half: [row for row in rows if row["half"] == half]
+        for half in ("report", "develop")
+    }
+    parts = [
+        _rates(halves),
+        _ends(halves["report"]),
+        _first(halves["report"]),
+        _missed(halves["report"]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(head: Sequence[str], body: Iterator[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
+
+
+def _rates(halves: dict[str, list[Row]]) -> str:
+    can = {half: [r for r in rows if repairable(r)] for half, rows in halves.items()}
+
+    def body() -> Iterator[Sequence[str]]:
+        yield (
+            "sick models: finished; that any training brings above chance",
+            *(f"{len(halves[h])}; {len(can[h])}" for h in halves),
+            "",
+        )
+        kinds: dict[str, Reached] = {
+            "**`fix`, as delivered**": fixed,
+            **{f"{title} alone": arm(kind) for kind, title in FAMILIES.items()},
+            "`fix`, treatments proven against both controls": proven,
+        }
+        for title, read in kinds.items():
+            yield (
+                title,
+                *(_share([learned(r, read(r)) for r in can[h]]) for h in halves),
+                _gain(can["report"], read),
+            )
+
+    head = ("repaired, of those", "report half", "develop half", "gain, report half")
+    return _table(head, body())
+
+
+def _share(hits: Sequence[bool]) -> str:
+    if not hits:
+        return "–"
+    low, high = (100 * x for x in wilson(sum(hits), len(hits)))
+    return f"{sum(hits)}, {100 * sum(hits) / len(hits):.1f} % ({low:.1f}–{high:.1f})"
+
+
+def _gain(rows: Sequence[Row], read: Reached) -> str:
+    """Returns the mean share explained, with twice its standard error over models."""
+    found = [max(explained(row, read(row)), 0.0) for row in rows]
+    if len(found) < 2:
+        return "–"
+    error = statistics.stdev(found) / len(found) ** 0.5
+    return f"{statistics.mean(found):.2f} ± {1.96 * error:.2f}"
+
+
+def _ends(rows: Sequence[Row]) -> str:
+    ends = Counter(
+        {
+            "repaired": "a treatment is kept: it clears both controls",
+            "control/sweep": "no treatment clears the plain model at another "
+            "learning rate, which is recommended and kept",
+            "control/random": "no treatment clears random repair, whose draw is kept",
+            "unproven": "the best seed is kept: no arm is better over its seeds",
+            "nothing": "nothing is kept",
+            "healthy": "left alone: no finding fails the scan",
+        }[_end(row)]
+        for row in rows
+    )
+    if not ends:
+        return ""
+    lines = [f"{count} × {name}" for name, count in ends.most_common()]
+    return (
+        f"How {len(rows)} sick models of the report half end: " + "; ".join(lines) + "."
+    )
+
+
+def _end(row: Row) -> str:
+    status = str(row["status"])
+    return f"{status}/{row['kept_family']}" if status == "control" else status
+
+
+def _first(rows: Sequence[Row]) -> str:
+    """Returns how often one short training alone is above chance, by family."""
+    can = [row for row in rows if repairable(row)]
+    parts = []
+    for family, title in FAMILIES.items():
+        hits = [learned(r, s) for r in can for s in r["arms"][family]["first"].values()]
+        if hits:
+            parts.append(f"{100 * sum(hits) / len(hits):.0f} % of the {title}")
+    if not parts:
+        return ""
+    return (
+        "Of single trainings in the first round, a quarter as long and without any "
+        "choice, above chance: " + ", ".join(parts) + "."
+    )
+
+
+def _missed(rows: Sequence[Row]) -> str:
+    names = [
+        f"`{row['name']}` ({row['status']})"
+        for row in rows
+        if repairable(row) and not learned(row, fixed(row))
+    ]
+    return "Missed by `fix`: " + ", ".join(names) + "." if names else ""
+
+
+def main() -> None:
+    """Renews the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    before = options.page.read_text()
+    made = render(stored(RESULTS))
+    after = BLOCK.sub(lambda found: f"{found[1]}\n{made}\n{found[3]}", before)
+    if not options.check:
+        options.page.write_text(after)
+    elif after != before:
+        sys.exit(f"{options.page} is out of date")
+
+
+if __name__ == "__main__":
+    main()
