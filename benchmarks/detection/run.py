@@ -31,7 +31,7 @@ from benchmarks.detection.build import Spec
 from benchmarks.detection.grid import half, load
 from benchmarks.detection.observe import Observer
 from benchmarks.detection.peers import PEERS
-from benchmarks.detection.report import render
+from benchmarks.detection.report import render, written
 
 Row = dict[str, object]
 RESULTS = Path(__file__).with_name("results.jsonl")
@@ -164,20 +164,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=("fit", "report"), help="only these models")
     parser.add_argument("--limit", type=int, help="only so many models, evenly spread")
+    parser.add_argument("--stored", action="store_true", help="only what is labelled")
     parser.add_argument("--resume", type=Path, default=RESULTS, help="results file")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--labels", action="store_true", help="no scan, no table")
+    parser.add_argument("--page", type=Path, help="its tables are made anew")
     parser.add_argument("--rescan", action="store_true", help="labels are kept")
     options = parser.parse_args()
     specs = [s for s in load() if options.part in (None, half(s.name))]
     if options.limit:
         specs = specs[:: max(1, len(specs) // options.limit)][: options.limit]
+    if options.stored:
+        known = _known(specs, options.resume)
+        specs = [spec for spec in specs if spec.name in known]
     started = time.monotonic()
     rows = collect(specs, options.resume, options.workers)
     if not options.labels:
         missing = [r for r in rows if options.rescan or "ours" not in r]
         scanned(missing, specs, options.resume, options.workers)
-        sys.stdout.write(render(collect(specs, options.resume, options.workers)))
+        tables = render(collect(specs, options.resume, options.workers))
+        sys.stdout.write(tables)
+        if options.page:
+            options.page.write_text(written(options.page.read_text(), tables))
     sys.stderr.write(f"{time.monotonic() - started:.0f} s in all\n")
 
 

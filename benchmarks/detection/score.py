@@ -194,12 +194,6 @@ DEFAULTS = {
 }
 """The thresholds for an error that vgaudit ships, where one figure says it."""
 
-BEFORE = {
-    "sgd": {"vanishing": -3.6, "exploding": 4.0, "dead": 0.9},
-    "adam": {"vanishing": -8.3, "exploding": 16.0, "dead": 0.9},
-}
-"""One figure for all nets, and no rule through time."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
