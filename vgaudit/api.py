@@ -293,7 +293,13 @@ def describe(model: nn.Module) -> Target:
     return finish(model, origin, architecture=type(model).__qualname__).target
 
 
-def watch(model: nn.Module, *, every: int = 1, scaler: Scaler | None = None) -> Watched:
+def watch(
+    model: nn.Module,
+    *,
+    every: int = 1,
+    scaler: Scaler | None = None,
+    alone: bool = False,
+) -> Watched:
     """Returns a context manager that measures the user's own training loop.
 
     ::
@@ -307,8 +313,10 @@ def watch(model: nn.Module, *, every: int = 1, scaler: Scaler | None = None) -> 
         every: measure every n-th forward pass; the others cost nothing.
         scaler: the ``GradScaler`` of the loop, so that gradients are stated
             without its scale.
+        alone: each of several processes (DDP, FSDP2) reports on its own batches;
+            otherwise on those of all, for which all must ask.
     """
-    return Watched(model, every=every, describe=describe, scaler=scaler)
+    return Watched(model, every=every, describe=describe, scaler=scaler, alone=alone)
 
 
 def assert_gradient_healthy(
@@ -361,14 +369,14 @@ def fix(
 ) -> Fixed:
     """Diagnoses a model, tries what may help beside controls, and keeps what does.
 
-    A healthy model comes back as it is. A treatment is kept only where its interval
-    over seeds clears that of the best control.
+    A healthy model comes back as it is. A treatment is called a repair only where its
+    interval over fresh seeds clears those of both controls.
 
     Args:
         model: stays as it is.
         data: ``(x, y)``, a ``Dataset``, a ``DataLoader``, or a list of batches.
         budget: seconds for all trainings together.
-        seeds: trainings of every candidate and control, three or more.
+        seeds: fresh trainings of the best of each kind, three or more.
         loss: a loss spec, or a function of output and labels; None chooses.
         options: all options; replaces ``budget`` and ``seeds``.
         run_folder: for finished trainings; then Ctrl-C keeps them.

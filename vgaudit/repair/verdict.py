@@ -58,8 +58,8 @@ def _plain_words(found: Fixing) -> str:
             f"needed: {found.best}, the best treatment, does not clear that"
         )
     return (
-        f"a treatment drawn without a look at the model is as good as {found.best}, "
-        f"the best one for the findings; what was drawn is kept: {arm.name}"
+        f"{arm.name}, drawn without a look at the model, is kept: {found.best}, the "
+        "best treatment for the findings, is not better beyond doubt"
     )
 
 
