@@ -63,7 +63,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     from vgaudit.cli import process
     from vgaudit.plain import to_json, to_plain
 
-    def run(task, job, *, limits, watcher, ending=None):
+    def run(task, job, *, limits, watcher, ending=None, leash=None):
         record = json.loads(to_json(job))
         parent = worker.Parent(lambda _kind, phase: watcher.phase(phase))
         result = worker.TASKS[task](record, parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jsonschema
 import pytest
 
 from tests.gate.repository import CONFIG, made
@@ -57,6 +58,54 @@ def test_from_red_to_green_and_back(cli, tmp_path, monkeypatch) -> None:
         for result in sarif["runs"][0]["results"]
         if "suppressions" in result
     }
+
+
+def test_the_document_of_several_targets_has_a_schema(
+    cli, tmp_path, monkeypatch
+) -> None:
+    config = CONFIG + '[[tool.vgaudit.targets]]\nname = "failing"\n'
+    config += 'model = "src/models.py:failing"\ninput = ["4x8"]\n'
+    monkeypatch.chdir(made(tmp_path / "repository", config))
+    printed = cli("schema", "check")
+    schema = json.loads(printed.out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+    outcome = cli(*CHECK, "--allow-no-baseline", "--format", "json")
+    record = json.loads(outcome.out)
+
+    assert (0, 3) == (printed.code, outcome.code)
+    jsonschema.Draft202012Validator(schema).validate(record)
+    assert ["legacy", "residual", "failing"] == [x["name"] for x in record["targets"]]
+    del record["targets"][0]["report"]["summary"]
+    with pytest.raises(jsonschema.ValidationError, match="'summary' is a required"):
+        jsonschema.Draft202012Validator(schema).validate(record)
+
+
+def test_a_target_is_measured_as_deep_as_it_says_or_as_was_typed(
+    cli, tmp_path, monkeypatch
+) -> None:
+    config = CONFIG.replace("carry", "").replace(
+        'name = "legacy"\n', 'name = "legacy"\ndeep = true\n'
+    )
+    config = config.replace('name = "residual"\n', 'name = "residual"\nstatic = true\n')
+    monkeypatch.chdir(made(tmp_path / "repository", config))
+
+    def measured(*options: str) -> dict[str, tuple[bool, bool]]:
+        out = cli(*CHECK, "--allow-no-baseline", "--format", "json", *options).out
+        flows = {
+            x.name: x.report.audit.flow
+            for x in parse_suite(out).entries
+            if x.report.audit is not None
+        }
+        return {n: (f.deep is not None, f.static is not None) for n, f in flows.items()}
+
+    assert {"legacy": (True, False), "residual": (False, True)} == measured()
+    every = {"legacy": (False, True), "residual": (False, True)}
+    assert every == measured("--static")
+    assert {"residual": (True, False)} == measured("--deep", "residual")
+    both = cli(*CHECK, "--allow-no-baseline", "--deep", "--static")
+    assert 2 == both.code
+    assert "exclude each other" in both.err
 
 
 def _edit(path, old: str, new: str) -> None:

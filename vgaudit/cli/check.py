@@ -32,6 +32,7 @@ def check(
     batches: o.Batches = 4,
     device: o.Device = "cpu",
     seed: o.Seed = 0,
+    deep: o.Deep = False,
     static: o.Static = False,
     timeout: o.Timeout = 1800.0,
     max_memory: o.MaxMemory = None,

@@ -16,8 +16,8 @@ import typer
 
 from vgaudit.cli import deciding, jobs, process
 from vgaudit.cli.boundary import InternalError
-from vgaudit.cli.configured import settled
-from vgaudit.cli.process import Limits, WorkerBug
+from vgaudit.cli.configured import settled, typed
+from vgaudit.cli.process import Leash, Limits, WorkerBug
 from vgaudit.cli.progress import Phases
 from vgaudit.cli.scan import scan
 from vgaudit.config import Settings, TargetSettings
@@ -27,6 +27,7 @@ from vgaudit.findings import Report
 from vgaudit.job import ScanJob
 from vgaudit.judge import Policy, failed, judge
 from vgaudit.plain import visible
+from vgaudit.ranks import launched
 from vgaudit.reports.json import parse_audit
 
 CORES_EACH = 2
@@ -62,13 +63,16 @@ class Pace:
     ) -> Pace:
         """Returns what was asked for, or what the cores allow.
 
-        A GPU is not shared unless asked for: its memory would not do.
+        A GPU is not shared unless asked for: its memory would not do. Ranks share
+        each scan, one after the other.
         """
         asked = ctx.params["jobs"] or settings.jobs
         cores = len(os.sched_getaffinity(0)) if _has_affinity() else os.cpu_count() or 1
         fit = max(cores // CORES_EACH, 1)
         on_gpu = any(not plan.job.probe.device.startswith("cpu") for plan in plans)
         allowed = asked or (1 if on_gpu else fit)
+        if launched() is not None:
+            allowed = 1
         return cls(
             at_once=min(allowed, len(plans)),
             silent=ctx.params["no_progress"],
@@ -103,6 +107,7 @@ def _plan(ctx: typer.Context, target: TargetSettings) -> Plan:
         **_defaults(),
         **settled(ctx),
         **deciding.over(ctx, target.values),
+        **_depth(ctx),
         # Typed from where the user is; the scans start from the configuration.
         "import_path": [
             str(Path(x).absolute()) for x in ctx.params["import_path"] or ()
@@ -112,9 +117,17 @@ def _plan(ctx: typer.Context, target: TargetSettings) -> Plan:
     return Plan(
         name=target.name,
         job=jobs.scan_job(given),
-        limits=jobs.limits(given),
+        limits=process.meeting(jobs.limits(given), target.name),
         policy=jobs.policy(given, ctx.obj),
     )
+
+
+def _depth(ctx: typer.Context) -> dict[str, Any]:
+    """Returns how deep to measure where that was typed: it replaces both keys."""
+    names = ("deep", "static")
+    if not any(typed(ctx, name) for name in names):
+        return {}
+    return {name: ctx.params[name] for name in names}
 
 
 def _defaults() -> dict[str, Any]:
@@ -131,11 +144,12 @@ def scanned(plans: Sequence[Plan], pace: Pace) -> dict[str, Report]:
     done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
     for plan in plans:
         todo.put(plan)
-    with Phases(silent=pace.silent, quiet=pace.quiet) as phases:
+    with Phases(silent=pace.silent, quiet=pace.quiet) as phases, Leash() as leash:
         board = _Board(phases, len(plans), alone=pace.at_once == 1)
         for _ in range(pace.at_once):
-            # Daemons: an interrupt ends them, and their workers with them.
-            arguments = (todo, done, board)
+            # Daemons: an interrupt does not wait for them, and the leash ends
+            # their workers.
+            arguments = (todo, done, board, leash)
             threading.Thread(target=_work, args=arguments, daemon=True).start()
         found = dict(_collected(done, board, len(plans)))
     return {plan.name: found[plan.name] for plan in plans}
@@ -154,6 +168,7 @@ def _work(
     todo: queue.SimpleQueue[Plan],
     done: queue.SimpleQueue[_Done],
     board: _Board,
+    leash: Leash,
 ) -> None:
     while True:
         try:
@@ -161,15 +176,17 @@ def _work(
         except queue.Empty:
             return
         started = time.monotonic()
-        report = _scanned(plan, board)
+        report = _scanned(plan, board, leash)
         done.put((plan, report, time.monotonic() - started))
 
 
-def _scanned(plan: Plan, board: _Board) -> Report:
+def _scanned(plan: Plan, board: _Board, leash: Leash) -> Report:
     """Returns the report on a target; one on the failure where it failed."""
     watcher = _Watcher(plan.name, board)
     try:
-        result = process.run("scan", plan.job, limits=plan.limits, watcher=watcher)
+        result = process.run(
+            "scan", plan.job, limits=plan.limits, watcher=watcher, leash=leash
+        )
         return judge(parse_audit(result), plan.policy)
     except VgauditError as error:
         return failed(error, plan.policy)

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, Self
 
 from vgaudit.errors import CannotRun, VgauditError, from_dict
 from vgaudit.job import ScanJob
@@ -104,6 +104,35 @@ class Ending:
             restore()
 
 
+class Leash:
+    """Holds the workers that other threads talk to; a context manager.
+
+    Threads are cut off where the command is interrupted, before they could end their
+    workers. What leaves this one ends them all, with the processes they started.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[_Conversation] = []
+        self._lock = threading.Lock()
+        self._cut = False
+
+    def hold(self, conversation: _Conversation) -> None:
+        """Takes a worker; one that comes too late ends at once."""
+        with self._lock:
+            self._held.append(conversation)
+            if self._cut:
+                conversation.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        with self._lock:
+            self._cut = True
+            for conversation in self._held:
+                conversation.close()
+
+
 def run(
     task: str,
     job: Any,
@@ -111,6 +140,7 @@ def run(
     limits: Limits,
     watcher: Watcher,
     ending: Ending | None = None,
+    leash: Leash | None = None,
 ) -> Any:
     """Returns the result of a task, as plain values.
 
@@ -120,15 +150,18 @@ def run(
         limits: the worker is killed beyond them.
         watcher: told of phases and of lines on standard error.
         ending: for tasks that save what they have when they are interrupted.
+        leash: for a run in another thread than the main one.
 
     Raises:
         VgauditError: what the worker raised; ``CannotRun`` where it was killed,
             crashed, or ran beyond a limit.
         WorkerBug: an error in vgaudit itself.
     """
-    limits = _meeting(limits, task)
+    limits = meeting(limits, task)
     with _scratch() as folder:
         conversation = _Conversation(_started(limits.rules, folder), watcher)
+        if leash is not None:
+            leash.hold(conversation)
         try:
             conversation.ask(_request(task, job, limits, folder))
             if ending is None:
@@ -141,11 +174,16 @@ def run(
             conversation.close()
 
 
-def _meeting(limits: Limits, task: str) -> Limits:
-    """Lets the worker meet those of the other ranks, where there are any."""
+def meeting(limits: Limits, name: str) -> Limits:
+    """Lets the worker meet those of the other ranks, where there are any.
+
+    Args:
+        limits: for a command that the ranks share.
+        name: of the meeting, if it has none yet; each worker needs another one.
+    """
     if launched() is None or limits.rules.meeting:
         return limits
-    return replace(limits, rules=replace(limits.rules, meeting=task))
+    return replace(limits, rules=replace(limits.rules, meeting=name))
 
 
 def _request(task: str, job: Any, limits: Limits, folder: str) -> bytes:
@@ -202,6 +240,7 @@ class _Conversation:
         self.process = process
         self.watcher = watcher
         self.phase = "starting"
+        self._closing, self._closed = threading.Lock(), False
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.lines: queue.Queue[bytes | None] = queue.Queue()
         self.ears = [
@@ -250,7 +289,14 @@ class _Conversation:
                 return message["result"]
 
     def close(self) -> None:
-        """Kills what is left of the worker and of the processes it started."""
+        """Kills what is left of the worker and of the processes it started; once."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._kill()
+
+    def _kill(self) -> None:
         if os.name == "posix":
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)

@@ -93,6 +93,8 @@ class TargetTable(Shared):
     loss: Text | None = None
     output: Text | None = None
     unfreeze: bool | None = None
+    deep: bool | None = None
+    static: bool | None = None
     allow_nonfinite: bool | None = None
 
 

@@ -110,8 +110,13 @@ def parse_audit(record: object) -> Audit:
     return _validated(Audit, record, "measurement")
 
 
-def schema() -> str:
-    """Returns the JSON schema of the document."""
+def schema(kind: type = Document, title: str = "vgaudit report") -> str:
+    """Returns the JSON schema of a document.
+
+    Args:
+        kind: of the document: that of one report, or one that holds such.
+        title: what it is called.
+    """
     from pydantic.json_schema import GenerateJsonSchema
 
     class Schema(GenerateJsonSchema):
@@ -121,11 +126,11 @@ def schema() -> str:
             number = super().float_schema(schema)
             return {"anyOf": [number, {"enum": ["nan", "inf", "-inf"]}]}
 
-    record = adapter(Document).json_schema(schema_generator=Schema)
+    record = adapter(kind).json_schema(schema_generator=Schema)
     finding = record["$defs"]["Finding"]["properties"]
     finding["fingerprint"] = {"title": "Fingerprint", "type": "string"}
     head = {"$schema": _URL, "$comment": f"schema_version {SCHEMA_VERSION}"}
-    return json.dumps({**head, **record, "title": "vgaudit report"}, indent=1) + "\n"
+    return json.dumps({**head, **record, "title": title}, indent=1) + "\n"
 
 
 def _record(text: str) -> dict[str, Any]:

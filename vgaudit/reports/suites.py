@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from vgaudit import __version__
 from vgaudit.errors import CannotLoad
+from vgaudit.findings import Status
 from vgaudit.plain import visible
 from vgaudit.reports.escaping import inert, inert_json
-from vgaudit.reports.json import SCHEMA_VERSION, parse
+from vgaudit.reports.json import SCHEMA_VERSION, Document, parse, schema
 from vgaudit.reports.json import render as render_json
 from vgaudit.reports.look import Look, ascii_only
 from vgaudit.reports.text import DEFAULT
@@ -17,6 +19,45 @@ from vgaudit.reports.text import render as render_text
 from vgaudit.reports.verdict import headline
 from vgaudit.rules.wording import count
 from vgaudit.suite import Entry, Suite, single
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """What put the reports together."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetReport:
+    """A whole report under the name of its target."""
+
+    name: str
+    report: Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteDocument:
+    """Reports on several targets in one document.
+
+    Attributes:
+        status: of the worst report. exit_code: of the command.
+        command: what the user typed.
+        targets: in the order of the configuration.
+    """
+
+    schema_version: str
+    tool: Writer
+    status: Status
+    exit_code: int
+    command: str
+    targets: tuple[TargetReport, ...]
+
+
+def schema_of_suites() -> str:
+    """Returns the JSON schema of what ``render_suite_json`` writes."""
+    return schema(SuiteDocument, "vgaudit report on several targets")
 
 
 def render_suite_json(suite: Suite) -> str:
