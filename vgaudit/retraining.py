@@ -22,6 +22,8 @@ SCHEDULES: tuple[Schedule, ...] = (
 Amp = Literal["off", "bf16", "fp16"]
 AMPS: tuple[Amp, ...] = ("off", "bf16", "fp16")
 Solver = Literal["gradient", "classic"]
+Parallel = Literal["ddp", "fsdp"]
+PARALLELS: tuple[Parallel, ...] = ("ddp", "fsdp")
 Outcome = Literal["better", "same", "worse", ""]
 
 
@@ -50,6 +52,8 @@ class RetrainOptions:
         seed: of the split, the order of the data, dropout and the methods' own.
         settings: of the method alone, ``{"kappa": "100"}``, as text.
         most_skipped: non-finite steps in a row after which training gives up.
+        parallel: of several processes: ``ddp`` gives each a copy of the model,
+            ``fsdp`` spreads it over them.
     """
 
     method: Method
@@ -71,6 +75,7 @@ class RetrainOptions:
     seed: int = 0
     settings: dict[str, str] = field(default_factory=dict)
     most_skipped: int = 20
+    parallel: Parallel = "ddp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

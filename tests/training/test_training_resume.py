@@ -182,7 +182,7 @@ def test_another_schema_is_refused(tmp_path) -> None:
         state = torch.load(path, weights_only=True)
         torch.save({**state, "schema": 99}, path)
 
-    with pytest.raises(BadConfig, match="has schema 99, and this version reads 1"):
+    with pytest.raises(BadConfig, match="has schema 99, and this version reads 2"):
         resumed(folder, options("adam"))
 
 

@@ -30,6 +30,7 @@ def retrain(
     warmup: r.Warmup = 0.05,
     clip: r.Clip = None,
     amp: r.Amp = r.AmpName.off,
+    parallel: r.Parallel = r.ParallelName.ddp,
     setting: r.Settings = None,
     valid_split: r.ValidSplit = 0.1,
     valid_data: r.ValidData = None,

@@ -47,6 +47,13 @@ class AmpName(StrEnum):
     fp16 = "fp16"
 
 
+class ParallelName(StrEnum):
+    """How several processes share a model."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
 With = Annotated[
     MethodName,
     typer.Option(
@@ -133,6 +140,14 @@ Clip = Annotated[
 Amp = Annotated[
     AmpName,
     typer.Option(help="Half precision, on CUDA.", rich_help_panel=TRAINING),
+]
+Parallel = Annotated[
+    ParallelName,
+    typer.Option(
+        help="Of several processes, as torchrun starts them: ddp gives each a copy of "
+        "the model, fsdp spreads it over them.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -88,6 +88,7 @@ def options(given: Given) -> RetrainOptions:
         controls=tuple(given["control"] or ()),
         seed=given["seed"],
         settings=_settings(given["setting"] or ()),
+        parallel=chosen("parallel"),
     )
 
 

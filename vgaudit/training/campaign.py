@@ -16,8 +16,9 @@ from vgaudit.errors import BadConfig
 from vgaudit.retraining import Progress, RetrainOptions, Run
 from vgaudit.training import methods
 from vgaudit.training.checkpoint import Interrupted, RunFolder, differences
+from vgaudit.training.course import Course, Plan
 from vgaudit.training.method import Prepared
-from vgaudit.training.runner import Course, Plan, Runner
+from vgaudit.training.runner import Runner
 from vgaudit.training.standing import epoch_of
 from vgaudit.training.weights import digest, form, put, snapshot
 from vgaudit.treatments.copying import copied
@@ -31,7 +32,8 @@ class Surroundings:
     """What a training has to do with the world outside.
 
     Attributes:
-        folder: for checkpoints; None writes none.
+        folder: for checkpoints; None writes none. Of several ranks only the first has
+            one, and what it has is done together.
         every: seconds between two checkpoints.
         resume: continue from the folder's checkpoint.
         stop: tells whether to end after this step.
@@ -104,6 +106,9 @@ class Campaign:
             # Copied before any method has touched it, and kept in main memory.
             given = prepared.model if prepared.control is None else prepared.control
             self._untrained = copied(given)[0].cpu()
+        self._crew = course.crew
+        # Both are asked of the first rank, which alone has the folder.
+        self._saves = self._crew.any(around.folder is not None)
         self._state = _State(_identity(course, prepared.model, options, around))
         self._runner: Runner | None = None
         self._saved = time.monotonic()
@@ -125,7 +130,7 @@ class Campaign:
                     current = None
             except Interrupted:
                 return self._interrupted()
-        if self._state.kept:
+        if self._state.kept and self._crew.first:
             put(self._model, self._state.kept)
         first, *rest = self._state.done
         return Trained(run=first, controls=tuple(rest), notes=tuple(self._notes))
@@ -135,14 +140,14 @@ class Campaign:
         model = self._model if first else self._control_model()
         self._runner = Runner(self._course, plan, model, state=state)
         done = self._runner.run()
-        if first and len(self._plans) > 1:
+        if first and len(self._plans) > 1 and self._crew.first:
             self._state.kept = snapshot(model)
         self._state.done.append(done)
         self._runner = None
 
     def _control_model(self) -> nn.Module:
         assert self._untrained is not None
-        return copied(self._untrained)[0].to(self._course.device)
+        return placed(copied(self._untrained)[0], self._plans[0].options, self._course)
 
     def step(self, progress: Progress) -> None:
         """Saves where it is time to, and ends the training where that was asked for.
@@ -151,8 +156,10 @@ class Campaign:
             Interrupted: after a last checkpoint.
         """
         around, self._at = self._around, progress
-        stop = around.stop()
-        if stop or time.monotonic() - self._saved >= around.every:
+        due = self._crew.first and time.monotonic() - self._saved >= around.every
+        asked, waited = self._crew.sums(float(around.stop()), float(due))
+        stop = asked > 0
+        if stop or waited > 0:
             self._save()
         if stop:
             raise Interrupted
@@ -163,15 +170,17 @@ class Campaign:
         self._around.say(sentence)
 
     def _save(self) -> None:
-        if self._around.folder is not None and self._runner is not None:
-            self._around.folder.save(
-                {
-                    "identity": self._state.identity,
-                    "done": [dataclasses.asdict(run) for run in self._state.done],
-                    "kept": self._state.kept,
-                    "current": self._runner.state_dict(),
-                }
-            )
+        if self._saves and self._runner is not None:
+            current = self._runner.state_dict()
+            if self._around.folder is not None:
+                self._around.folder.save(
+                    {
+                        "identity": self._state.identity,
+                        "done": [dataclasses.asdict(run) for run in self._state.done],
+                        "kept": self._state.kept,
+                        "current": current,
+                    }
+                )
         self._saved = time.monotonic()
 
     def _resumed(self) -> Mapping[str, Any] | None:
@@ -181,6 +190,16 @@ class Campaign:
             CannotLoad: all checkpoints are damaged.
             BadConfig: it is of another training.
         """
+        state = self._crew.from_first(self._read())
+        if state is None:
+            return None
+        self._state.done = [_run_of(values) for values in state["done"]]
+        self._state.kept = state["kept"]
+        current: Mapping[str, Any] = state["current"]
+        return current
+
+    def _read(self) -> dict[str, Any] | None:
+        """Returns the checkpoint to continue from; None without one."""
         folder = self._around.folder
         if folder is None or not self._around.resume:
             return None
@@ -195,10 +214,7 @@ class Campaign:
                 hint="resume with the command that began it, or leave out --resume",
             )
         self._notes += [note] if note else []
-        self._state.done = [_run_of(values) for values in state["done"]]
-        self._state.kept = state["kept"]
-        current: Mapping[str, Any] = state["current"]
-        return current
+        return state
 
     def _interrupted(self) -> Trained:
         assert self._runner is not None
@@ -210,6 +226,14 @@ class Campaign:
             at=self._at,
             notes=tuple(self._notes),
         )
+
+
+def placed(model: nn.Module, options: RetrainOptions, course: Course) -> nn.Module:
+    """Returns a model where its training begins: on the device, unless it is spread.
+
+    A model that is spread over processes may be too large for the device of one.
+    """
+    return model if options.parallel == "fsdp" else model.to(course.device)
 
 
 def _plans(options: RetrainOptions, model: nn.Module) -> tuple[Plan, ...]:
@@ -233,6 +257,8 @@ def _identity(
     asked = {
         f"--{name.replace('_', '-')}": _plain(value)
         for name, value in dataclasses.asdict(options).items()
+        # How many processes share the work, and how, changes no step.
+        if name != "parallel"
     }
     feed = course.feed
     return {

@@ -6,26 +6,30 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vgaudit.data.batch import Batch
 from vgaudit.data.losses import settled
 from vgaudit.errors import CannotRun, VgauditError
+from vgaudit.optim.sharding import local
 from vgaudit.plain import visible
 from vgaudit.probe.forward import is_out_of_memory
 from vgaudit.probe.tensors import map_tensors
 from vgaudit.training.method import Setup, StepOutcome
 from vgaudit.training.schedule import schedule
+from vgaudit.training.trainee import Trainee
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-Watch = Callable[[Any, str, Any], None]
-"""Sees an output, the loss's name and the labels before each backward pass."""
+Watch = Callable[[Any, str, Any, float], None]
+"""Sees an output, the loss's name, the labels and the weight of the part before each
+backward pass."""
 
 
 class GradientTraining:
@@ -49,6 +53,7 @@ class GradientTraining:
         figures: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self._setup = setup
+        self._trainee = setup.trainee or Trainee(setup.model)
         self._optimizer = optimizer
         options = setup.options
         self._scheduler: LambdaLR = schedule(
@@ -66,7 +71,9 @@ class GradientTraining:
         rate = optimizer.param_groups[0].get("initial_lr", 0.0)
         setup.say(f"learning rate {float(rate):.3g}, schedule {options.schedule}")
 
-    def step(self, batch: Batch, *, rows: Tensor, parts: int) -> StepOutcome:
+    def step(
+        self, batch: Batch, *, rows: Tensor, parts: int, weight: float = 1.0
+    ) -> StepOutcome:
         """Takes one optimizer step; see ``Method.step``.
 
         Raises:
@@ -76,8 +83,8 @@ class GradientTraining:
         before = [buffer.clone() for buffer in self._buffers]
         self._optimizer.zero_grad(set_to_none=True)
         try:
-            loss = self._backward(batch, parts)
-            defect = self._defect(loss)
+            loss = self._backward(batch, parts, weight)
+            loss, defect = self._defect(loss)
         except BaseException:
             self._put_back(before)
             raise
@@ -92,37 +99,56 @@ class GradientTraining:
         self._move()
         return StepOutcome(loss=loss)
 
-    def _backward(self, batch: Batch, parts: int) -> float:
+    def _backward(self, batch: Batch, parts: int, weight: float) -> float:
         """Adds the gradient of the mean loss, part by part, and returns the loss."""
         total: Tensor | None = None
-        for part in split(batch, parts):
-            with self._autocast():
-                output = self._forward(part)
-                loss = self._setup.loss.function(output, part.labels)
-            if parts > 1:
-                loss = loss * (part.size / batch.size)
-            if self._watch is not None:
-                name = settled(self._setup.loss).name
-                self._watch(output, name, part.labels)
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            found = loss.detach().double()
+        pieces = list(split(batch, parts))
+        for number, part in enumerate(pieces, start=1):
+            last = number == len(pieces)
+            with contextlib.nullcontext() if last else self._trainee.gathering():
+                found = self._part(part, weight * part.size / batch.size, len(pieces))
             total = found if total is None else total + found
         self._scaler.unscale_(self._optimizer)
         return float("nan") if total is None else float(total)
 
+    def _part(self, part: Batch, share: float, count: int) -> Tensor:
+        """Adds the gradient of one of ``count`` parts, and returns its share of loss.
+
+        Args:
+            part: its samples.
+            share: what its mean loss is multiplied by.
+            count: of the parts; curvature is averaged over them.
+        """
+        with self._autocast():
+            output = self._forward(part)
+            loss = self._setup.loss.function(output, part.labels)
+        if share != 1.0:
+            loss = loss * share
+        if self._watch is not None:
+            name = settled(self._setup.loss).name
+            self._watch(output, name, part.labels, share * count)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach().double()
+
     def _forward(self, part: Batch) -> Any:
         """Returns the output of a part; RAI reaches into this pass."""
-        return _call(self._setup.model, part)
+        return _call(self._trainee, part)
 
-    def _defect(self, loss: float) -> str:
-        """Returns why no step can be taken, or an empty text."""
+    def _defect(self, loss: float) -> tuple[float, str]:
+        """Returns the loss of all ranks, and why no step can be taken, or nothing."""
         grads = [p.grad for p in self._params if p.grad is not None]
         if not grads:
             raise CannotRun(
                 "no parameter has a gradient", hint="unfreeze a layer of the model"
             )
-        if math.isfinite(loss) and _finite(grads):
-            return ""
+        crew = self._setup.crew
+        loss, bad = crew.sums(loss / crew.size, float(not _finite(grads)))
+        if math.isfinite(loss) and not bad:
+            return loss, ""
+        return loss, self._leave(loss)
+
+    def _leave(self, loss: float) -> str:
+        """Returns why a step is left out."""
         if self._half is torch.float16:
             # Without a finite gradient this only lowers the scale.
             self._scaler.step(self._optimizer)
@@ -176,23 +202,24 @@ class GradientTraining:
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of optimizer, schedule and loss scale."""
         return {
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._trainee.whole(self._optimizer.state_dict()),
             "schedule": self._scheduler.state_dict(),
             "scale": self._scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what ``state_dict`` gave."""
-        self._optimizer.load_state_dict(state["optimizer"])
+        kept = self._trainee.spread(state["optimizer"], self._optimizer)
+        self._optimizer.load_state_dict(kept)
         self._scheduler.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scale"])
 
 
 def _finite(grads: Sequence[Tensor]) -> bool:
-    """Tells whether no gradient holds NaN or infinity; waits once for each device."""
+    """Tells whether no gradient here holds NaN or infinity; waits once a device."""
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for grad in grads:
-        values = grad.coalesce().values() if grad.is_sparse else grad
+        values = grad.coalesce().values() if grad.is_sparse else local(grad)
         if values.numel():
             kinds.setdefault((values.device, values.dtype), []).append(values)
     return all(
@@ -213,9 +240,9 @@ def split(batch: Batch, parts: int) -> Iterator[Batch]:
     if parts <= 1 or batch.size <= 1:
         yield batch
         return
-    size = math.ceil(batch.size / min(parts, batch.size))
-    for start in range(0, batch.size, size):
-        end = min(start + size, batch.size)
+    count = min(parts, batch.size)
+    edges = [round(batch.size * place / count) for place in range(count + 1)]
+    for start, end in pairwise(edges):
 
         def cut(tensor: Tensor, start: int = start, end: int = end) -> Tensor:
             whole = tensor.dim() > 0 and tensor.shape[0] == batch.size
@@ -227,7 +254,7 @@ def split(batch: Batch, parts: int) -> Iterator[Batch]:
         yield replace(batch, args=args, kwargs=kwargs, labels=labels, size=end - start)
 
 
-def _call(model: nn.Module, batch: Batch) -> Any:
+def _call(model: Trainee, batch: Batch) -> Any:
     try:
         return model(*batch.args, **batch.kwargs)
     except VgauditError:

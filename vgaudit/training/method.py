@@ -31,13 +31,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
 from vgaudit.retraining import RetrainOptions
+from vgaudit.training.crew import ALONE, Crew
+
+if TYPE_CHECKING:
+    from vgaudit.training.trainee import Trainee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,9 @@ class Setup:
         validate: scores of the model as it is, in eval mode; None without
             validation samples.
         say: tells the user one sentence, which also becomes a note of the report.
+        crew: the processes that train together.
+        trainee: ``model`` in training, as it is copied or spread over the crew; None
+            where it is just itself.
     """
 
     model: nn.Module
@@ -97,12 +104,21 @@ class Setup:
     observe: Callable[[], None]
     validate: Callable[[], Scores] | None
     say: Callable[[str], None]
+    crew: Crew = ALONE
+    trainee: Trainee | None = None
+
+    @property
+    def plain(self) -> nn.Module:
+        """The model as an ordinary one, to be looked at: its weights are whole."""
+        return self.model if self.trainee is None else self.trainee.plain
 
 
 class Method(Protocol):
     """A way of training."""
 
-    def step(self, batch: Batch, *, rows: Tensor, parts: int) -> StepOutcome:
+    def step(
+        self, batch: Batch, *, rows: Tensor, parts: int, weight: float = 1.0
+    ) -> StepOutcome:
         """Trains on one batch.
 
         Args:
@@ -111,6 +127,9 @@ class Method(Protocol):
                 CPU: the same sample has the same number in every epoch.
             parts: compute it in that many parts, so that less memory is needed; the
                 change of the model is that of the whole batch.
+            weight: of the batch's mean loss, whose gradient is averaged over the crew:
+                its samples by those of a mean rank. Methods that need all samples
+                run in one process, where it is 1.
 
         Raises:
             VgauditError: the model or loss fail; the training ends.
@@ -174,6 +193,11 @@ def in_batches(_options: RetrainOptions) -> bool:
     return False
 
 
+def together(_options: RetrainOptions) -> str:
+    """Returns nothing: ranks can share the work."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One line of the table of methods.
@@ -182,6 +206,8 @@ class Entry:
         build: makes the method; raises ``BadConfig`` for settings that it does not
             know and ``CannotRewrite`` for models that it cannot train.
         whole: whether an epoch is one step on all samples.
+        alone: why several processes cannot train so together, with the way out; or
+            nothing.
         epochs: how many, where the user does not say.
         prepare: converts the model where the method needs that; gets the model, a
             few training batches, and the options.
@@ -190,6 +216,7 @@ class Entry:
 
     build: Callable[[Setup], Method]
     whole: Callable[[RetrainOptions], bool] = in_batches
+    alone: Callable[[RetrainOptions], str] = together
     epochs: Callable[[nn.Module, RetrainOptions], int] = ten_epochs
     prepare: Callable[[nn.Module, Sequence[Batch], RetrainOptions], Prepared] = as_it_is
     controls: tuple[str, ...] = ()

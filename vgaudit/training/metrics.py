@@ -17,6 +17,7 @@ from vgaudit.errors import CannotRun, VgauditError
 from vgaudit.plain import visible
 from vgaudit.probe.forward import is_out_of_memory
 from vgaudit.probe.tensors import cast
+from vgaudit.training.crew import ALONE, Crew
 from vgaudit.training.method import Scores
 
 ACCURACY, R_SQUARED = "accuracy", "R²"
@@ -34,6 +35,12 @@ class Metric(Protocol):
 
     def value(self) -> float | None:
         """Returns the metric over all batches; None where it is not defined."""
+
+    def state(self) -> tuple[Any, ...]:
+        """Returns what was collected, as plain values and tensors."""
+
+    def merge(self, state: tuple[Any, ...]) -> None:
+        """Takes what another one collected on other batches."""
 
 
 class Accuracy:
@@ -67,6 +74,15 @@ class Accuracy:
         """Returns the share."""
         return self._right / self._all if self._all else None
 
+    def state(self) -> tuple[Any, ...]:
+        """Returns the two counts."""
+        return self._right, self._all
+
+    def merge(self, state: tuple[Any, ...]) -> None:
+        """Adds the counts of another one."""
+        self._right += state[0]
+        self._all += state[1]
+
 
 class RSquared:
     """1 − Σ (y − ŷ)² / Σ (y − ȳ)², ȳ for each output, sums over all of them.
@@ -84,17 +100,29 @@ class RSquared:
         """Takes one batch."""
         wanted = labels.detach().double().cpu().reshape(len(labels), -1)
         given = output.detach().double().cpu().reshape(wanted.shape)
-        self._residual += float((wanted - given).square().sum())
+        residual = float((wanted - given).square().sum())
         mean = wanted.mean(0)
         spread = (wanted - mean).square().sum(0)
+        self.merge((residual, len(wanted), mean, spread))
+
+    def state(self) -> tuple[Any, ...]:
+        """Returns Σ (y − ŷ)², the number of samples, ȳ and Σ (y − ȳ)²."""
+        return self._residual, self._count, self._mean, self._spread
+
+    def merge(self, state: tuple[Any, ...]) -> None:
+        """Takes the sums of other batches."""
+        residual, count, mean, spread = state
+        self._residual += residual
         if self._mean is None or self._spread is None:
-            self._mean, self._spread, self._count = mean, spread, len(wanted)
-            return
-        total = self._count + len(wanted)
-        shift = mean - self._mean
-        self._spread += spread + shift.square() * self._count * len(wanted) / total
-        self._mean = self._mean + shift * len(wanted) / total
-        self._count = total
+            self._mean, self._spread, self._count = mean, spread, count
+        elif count:
+            total = self._count + count
+            shift = mean - self._mean
+            self._spread = (
+                self._spread + spread + shift.square() * self._count * count / total
+            )
+            self._mean = self._mean + shift * count / total
+            self._count = total
 
     def value(self) -> float | None:
         """Returns R²; None where all labels are the same."""
@@ -119,12 +147,17 @@ def _metric(loss: Loss) -> Metric | None:
 
 
 def score(
-    model: nn.Module, batches: Iterable[Batch], loss: Loss, device: torch.device
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    device: torch.device,
+    *,
+    crew: Crew = ALONE,
 ) -> Scores | None:
     """Returns how good a model is on batches; None where there is none.
 
     The model runs in eval mode and is left in the mode it was in; random states of
-    torch, Python and numpy stay.
+    torch, Python and numpy stay. A crew has the scores of all its ranks' batches.
 
     Raises:
         CannotRun: the loss does not fit.
@@ -145,6 +178,13 @@ def score(
     finally:
         for module, training in modes:
             module.training = training
+    states = crew.all_of((total, samples, metric.state() if metric else ()))
+    if crew.size > 1:
+        total, samples = sum(s[0] for s in states), sum(s[1] for s in states)
+        metric = _metric(loss)
+        for _, _, state in states:
+            if metric is not None:
+                metric.merge(state)
     if not samples:
         return None
     value = metric.value() if metric is not None else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
 from vgaudit.data.batch import Loss
@@ -123,22 +123,26 @@ def centred_adam(setup: Setup) -> Method:
 def readout(setup: Setup) -> Method:
     """Returns Adam on the last weight layer alone: what the features allow as is."""
     own = read_settings(AdamSettings, setup.options.settings, method="readout")
-    last = list(_last_layer(setup))
-    for parameter in setup.model.parameters():
-        parameter.requires_grad_(any(parameter is p for p in last))
+    names = set(_last_layer(setup))
+    last = [p for name, p in setup.model.named_parameters() if name in names]
+    for name, parameter in setup.model.named_parameters():
+        parameter.requires_grad_(name in names)
     return GradientTraining(setup, _adam(setup, own, last))
 
 
-def _last_layer(setup: Setup) -> Iterator[Tensor]:
+def _last_layer(setup: Setup) -> Iterator[str]:
     """Yields the parameters of the module that is called last of those with a weight.
+
+    By name: what is called is the plain model, whose parameters may be others.
 
     Raises:
         BadConfig: no module with a weight is called.
     """
     called: list[nn.Module] = []
+    plain = setup.plain
     owners = [
         module
-        for module in setup.model.modules()
+        for module in plain.modules()
         if any(p.dim() > 1 for p in module.parameters(recurse=False))
     ]
     handles = [
@@ -147,7 +151,7 @@ def _last_layer(setup: Setup) -> Iterator[Tensor]:
     ]
     try:
         with torch.no_grad():
-            setup.model(*setup.example.args, **setup.example.kwargs)
+            plain(*setup.example.args, **setup.example.kwargs)
     finally:
         for handle in handles:
             handle.remove()
@@ -156,7 +160,8 @@ def _last_layer(setup: Setup) -> Iterator[Tensor]:
             "no layer with a weight is called by itself, so there is no readout",
             hint="choose another control",
         )
-    yield from called[-1].parameters(recurse=False)
+    last = {id(p) for p in called[-1].parameters(recurse=False)}
+    yield from (name for name, p in plain.named_parameters() if id(p) in last)
 
 
 def sdagd(setup: Setup) -> Method:
@@ -202,10 +207,10 @@ def _watch(optimizer: SDAGD, loss: Loss) -> Watch | None:
             hint="leave kappa out, or train on cross-entropy, nll, mse …",
         )
 
-    def watch(output: Any, name: str, labels: Any) -> None:
+    def watch(output: Any, name: str, labels: Any, share: float) -> None:
         given, wanted = main_output(output), main_output(labels)
         if given is not None:
-            optimizer.observe(given, name, wanted)
+            optimizer.observe(given, name, wanted, scale=share)
 
     return watch
 

@@ -6,7 +6,7 @@ import math
 from typing import Any, get_args
 
 from vgaudit.errors import BadConfig
-from vgaudit.retraining import Amp, RetrainOptions, Schedule
+from vgaudit.retraining import Amp, Parallel, RetrainOptions, Schedule
 from vgaudit.training import methods
 
 _LEAST: dict[str, float] = {
@@ -30,7 +30,9 @@ def check(options: RetrainOptions) -> None:
     for text in options.controls:
         methods.control(text, options)
     _check_numbers(options)
-    for name, known in (("schedule", get_args(Schedule)), ("amp", get_args(Amp))):
+    choices = {"schedule": Schedule, "amp": Amp, "parallel": Parallel}
+    for name, kind in choices.items():
+        known = get_args(kind)
         if getattr(options, name) not in known:
             raise _wrong(name, getattr(options, name), f"one of {', '.join(known)}")
     if options.patience is not None and not (options.valid_split or options.valid_data):

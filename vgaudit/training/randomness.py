@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,6 +47,15 @@ def restore(found: dict[str, Any]) -> None:
     if "numpy" in found and (numpy := sys.modules.get("numpy")):
         kind, keys, *rest = found["numpy"]
         numpy.random.set_state((kind, keys.numpy().astype("uint32"), *rest))
+
+
+def restore_one(found: Sequence[dict[str, Any]], rank: int) -> None:
+    """Puts back what one rank's ``states`` returned.
+
+    A rank that was not there before goes on from its own seed.
+    """
+    if rank < len(found):
+        restore(found[rank])
 
 
 def _cuda() -> list[Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vgaudit.flow import GradientFlow
 from vgaudit.nn import PiecewiseLinear
 from vgaudit.optim.norms import norms
+from vgaudit.optim.sharding import is_sharded, local
 from vgaudit.retraining import LayerGradient
 
 PER_EPOCH = 32
@@ -46,10 +47,11 @@ class Recorder:
         if not due:
             return
         layers = list(self._weights)
-        grads = [_gradient(self._weights[layer]) for layer in layers]
-        sizes = [self._weights[layer].numel() ** 0.5 for layer in layers]
-        measured = norms(grads)
-        weights = norms([self._weights[layer].detach() for layer in layers])
+        params = [self._weights[layer] for layer in layers]
+        sizes = [param.numel() ** 0.5 for param in params]
+        spread = params if any(map(is_sharded, params)) else ()
+        measured = norms([_gradient(param) for param in params], spread)
+        weights = norms([local(param.detach()) for param in params], spread)
         for layer, norm, weight, size in zip(
             layers, measured, weights, sizes, strict=True
         ):
@@ -156,8 +158,8 @@ def from_flow(
 def _gradient(weight: Tensor) -> Tensor:
     grad = weight.grad
     if grad is None:
-        return weight.detach().new_zeros(1)
-    return grad.coalesce().values() if grad.is_sparse else grad.detach()
+        return local(weight.detach()).new_zeros(1)
+    return grad.coalesce().values() if grad.is_sparse else local(grad.detach())
 
 
 def _decades(value: float, middle: float) -> float | None:

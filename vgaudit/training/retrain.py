@@ -19,11 +19,12 @@ from vgaudit.probe.state import unwrap
 from vgaudit.retraining import Progress, Retraining, RetrainOptions
 from vgaudit.training.campaign import USUAL_EVERY, Surroundings
 from vgaudit.training.checkpoint import RunFolder
+from vgaudit.training.crew import ALONE, Crew
 from vgaudit.training.opening import open_samples, samples_of
 from vgaudit.training.options import check
 from vgaudit.training.output import check_output, write
 from vgaudit.training.signals import asked_to_stop
-from vgaudit.training.task import Finished, Task, train
+from vgaudit.training.task import Finished, Task, check_crew, train
 from vgaudit.treatments import open_model
 from vgaudit.treatments.copying import copied
 from vgaudit.treatments.proof import origin_of
@@ -69,8 +70,16 @@ class Listener:
     stop: Callable[[], bool] = lambda: False
 
 
-def retrain(job: RetrainJob, listener: Listener) -> Retraining:
+def retrain(job: RetrainJob, listener: Listener, crew: Crew = ALONE) -> Retraining:
     """Loads a model, trains it, measures it before and after, and writes it.
+
+    Several ranks do so together; the first one alone measures and writes, and its
+    answer is whole.
+
+    Args:
+        job: what to train.
+        listener: told how far it is.
+        crew: the processes that train together.
 
     Raises:
         VgauditError: anything fails; then nothing was written but checkpoints.
@@ -82,12 +91,33 @@ def retrain(job: RetrainJob, listener: Listener) -> Retraining:
             "--valid-data names the data that is trained on",
             hint="leave it out: --valid-split holds some of it out",
         )
-    if job.output is not None:
-        check_output(Path(job.output), force=job.force)
-    folder = folder_for(job.output, job.run_folder, resume=job.resume, force=job.force)
+    check_crew(job.options, crew)
+    folder = _place(job) if crew.first else None
     listener.say("loading the model")
     loaded = open_model(job.scan.spec, job.scan.load)
     _check_finite(loaded)
+    task = _task(job, loaded, listener)
+    around = Surroundings(
+        folder=folder,
+        every=job.checkpoint_every,
+        resume=job.resume,
+        stop=listener.stop,
+        report=listener.report,
+        say=listener.say,
+    )
+    if not crew.first:
+        return train(task, around, crew).retraining
+    if folder is None:
+        return _written(job, loaded, train(task, around, crew), listener)
+    with folder.held():
+        done = _written(job, loaded, train(task, around, crew), listener)
+        if not done.early:
+            folder.clear()
+        return done
+
+
+def _task(job: RetrainJob, loaded: LoadedModel, listener: Listener) -> Task:
+    """Returns the model with its samples, to train on and to validate on."""
     listener.say("reading the data")
     options = job.scan.data
     samples = open_samples(loaded.module, options, loaded.example, listener.say)
@@ -95,7 +125,7 @@ def retrain(job: RetrainJob, listener: Listener) -> Retraining:
     if job.options.valid_data is not None:
         other = dataclasses.replace(options, data=job.options.valid_data)
         valid = open_samples(loaded.module, other, loaded.example, listener.say)
-    task = Task(
+    return Task(
         model=loaded.module,
         target=loaded.target,
         samples=samples,
@@ -105,21 +135,13 @@ def retrain(job: RetrainJob, listener: Listener) -> Retraining:
         probe=job.scan.probe,
         options=job.options,
     )
-    around = Surroundings(
-        folder=folder,
-        every=job.checkpoint_every,
-        resume=job.resume,
-        stop=listener.stop,
-        report=listener.report,
-        say=listener.say,
-    )
-    if folder is None:
-        return _written(job, loaded, train(task, around), listener)
-    with folder.held():
-        done = _written(job, loaded, train(task, around), listener)
-        if not done.early:
-            folder.clear()
-        return done
+
+
+def _place(job: RetrainJob) -> RunFolder | None:
+    """Returns where checkpoints go, once it is sure that the result can be written."""
+    if job.output is not None:
+        check_output(Path(job.output), force=job.force)
+    return folder_for(job.output, job.run_folder, resume=job.resume, force=job.force)
 
 
 def folder_for(

@@ -15,6 +15,7 @@ from vgaudit.data.seeding import generator_for
 from vgaudit.errors import BadConfig, NothingMeasured
 from vgaudit.flow import DataFacts
 from vgaudit.retraining import Split
+from vgaudit.training.crew import WHOLE, Part
 from vgaudit.training.samples import Samples
 
 USUAL_SIZE = 64
@@ -52,11 +53,24 @@ class Feed:
         generator = generator_for(self.seed, "order", epoch)
         return torch.randperm(len(self.train_rows), generator=generator)
 
-    def step(self, epoch: int, number: int, order: Tensor) -> Drawn:
-        """Returns the batch of one step; ``number`` counts from 0 within the epoch."""
+    def step(
+        self, epoch: int, number: int, order: Tensor, *, part: Part = WHOLE
+    ) -> Drawn:
+        """Returns the batch of one step, or a part of it.
+
+        Args:
+            epoch: its number.
+            number: of the step, from 0 within the epoch.
+            order: of the epoch.
+            part: which share of the batch's samples.
+        """
         rows = order[number * self.size : (number + 1) * self.size]
-        batch = self.train.batch(self.train_rows[rows], epoch, number)
-        return Drawn(batch, rows, "" if batch is None else nonfinite(batch))
+        rows, counts = part.of(rows, least=1 if self.alone else 2)
+        # What changes at random in a sample is drawn anew for each share.
+        place = (epoch, number, part.rank) if part.rank else (epoch, number)
+        batch = self.train.batch(self.train_rows[rows], *place)
+        defect = "" if batch is None else nonfinite(batch)
+        return Drawn(batch, rows, defect, counts)
 
     def everything(self) -> Drawn:
         """Returns all training samples as one batch, always in the same order."""
@@ -64,9 +78,11 @@ class Feed:
         rows = torch.arange(len(self.train_rows))
         return Drawn(batch, rows, "" if batch is None else nonfinite(batch))
 
-    def validation(self) -> Iterator[Batch]:
-        """Yields the validation samples, the same each time."""
+    def validation(self, part: Part = WHOLE) -> Iterator[Batch]:
+        """Yields the validation samples, the same each time; a part has its batches."""
         for number, rows in enumerate(_parts(self.valid_rows, self.size)):
+            if number % part.size != part.rank:
+                continue
             batch = self.valid.batch(rows, "valid", number)
             if batch is not None and not nonfinite(batch):
                 yield batch
@@ -115,11 +131,25 @@ class Drawn:
         batch: None where no sample could be read.
         rows: numbers of the samples within the training samples.
         defect: what is not finite in it, or empty.
+        counts: False for a stand-in, which runs and changes nothing.
     """
 
     batch: Batch | None
     rows: Tensor
     defect: str
+    counts: bool = True
+
+    @property
+    def samples(self) -> int:
+        """How many samples count."""
+        return self.batch.size if self.counts and self.batch is not None else 0
+
+    @property
+    def reason(self) -> str:
+        """Why the batch cannot be trained on, or nothing."""
+        if self.batch is None:
+            return "no sample of the batch can be read"
+        return self.defect
 
 
 def feed(

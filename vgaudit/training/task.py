@@ -13,6 +13,7 @@ from vgaudit import data
 from vgaudit.data.batch import Batch, Loss
 from vgaudit.data.losses import check_labels
 from vgaudit.data.losses.outputs import own_loss
+from vgaudit.data.normed import has_batch_norm
 from vgaudit.data.seeding import private_random
 from vgaudit.errors import BadConfig, CannotRun
 from vgaudit.flow import Audit, GradientFlow, Target
@@ -23,8 +24,9 @@ from vgaudit.probe.state import untouched
 from vgaudit.retraining import Progress, Retraining, RetrainOptions
 from vgaudit.training import methods
 from vgaudit.training.campaign import Campaign, Surroundings, Trained
+from vgaudit.training.course import Course
+from vgaudit.training.crew import ALONE, Crew
 from vgaudit.training.metrics import forward, metric_of
-from vgaudit.training.runner import Course
 from vgaudit.training.samples import Samples
 from vgaudit.training.split import Feed, feed
 from vgaudit.training.verdict import against
@@ -74,15 +76,25 @@ class Finished:
         return before, after
 
 
-def train(task: Task, around: Surroundings) -> Finished:
+def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
     """Measures, trains with controls, measures again, and compares.
+
+    Of several ranks the first measures, and its record alone is whole.
+
+    Args:
+        task: alike on all ranks.
+        around: the world outside; checkpoints are the first rank's.
+        crew: the processes that train together.
 
     Raises:
         VgauditError: the options do not fit, or the model or a method fails.
     """
     options, device = task.options, parse_device(task.probe.device)
     _check_device(options, device)
-    model = task.model.to(device)
+    check_crew(options, crew)
+    # What is spread over processes may be too large for the device of one.
+    home = torch.device("cpu") if options.parallel == "fsdp" else device
+    model = task.model.to(home)
     fed = feed(
         task.samples,
         task.valid,
@@ -91,12 +103,12 @@ def train(task: Task, around: Surroundings) -> Finished:
         seed=options.seed,
     )
     look = fed.look(task.data.batches, min(fed.size, _LOOK))
-    loss = chosen_loss(task, model, look[0], device)
+    loss = chosen_loss(task, model, look[0], home)
     measurement = Measurement(look, fed.facts(), loss, task.probe)
     around.say("measuring before")
-    before = measurement.audit(model, task.target)
+    before = measurement.audit(model, task.target) if crew.first else None
     prepared = methods.entry(options).prepare(model, look, options)
-    prepared.model.to(device)
+    prepared.model.to(home)
 
     # What a method freezes of a model that trained whole is still transport.
     unfreeze = task.probe.unfreeze or all(p.requires_grad for p in model.parameters())
@@ -105,30 +117,24 @@ def train(task: Task, around: Surroundings) -> Finished:
     def scan(trained: nn.Module) -> GradientFlow:
         return probe(trained, look, loss=loss, options=measured)
 
-    course = Course(feed=fed, loss=loss, device=device, scan=scan, watcher=_Deaf())
+    loose = crew.any(before is not None and _is_loose(before.flow))
+    course = Course(
+        feed=fed, loss=loss, device=device, scan=scan, crew=crew, loose=loose
+    )
     around.say(f"training with {options.method}")
     trained = Campaign(course, prepared, options, around).run()
     record = _record(options, fed, loss, trained)
-    notes = (*prepared.notes, *record.notes)
+    notes = (*prepared.notes, *record.notes, *_shared(crew, options, prepared.model))
+    record = dataclasses.replace(record, before=before, notes=notes)
     if trained.interrupted:
-        early = _early(trained.at)
         place = str(around.folder.path) if around.folder is not None else ""
-        done = dataclasses.replace(record, early=early, checkpoint=place, before=before)
-        return Finished(prepared.model, dataclasses.replace(done, notes=notes))
+        early = dataclasses.replace(record, early=_early(trained.at), checkpoint=place)
+        return Finished(prepared.model, early)
+    if not crew.first:
+        return Finished(prepared.model, record)
     around.say("measuring after")
     after = measurement.audit(prepared.model, target_after(task.target, prepared.model))
-    done = dataclasses.replace(record, before=before, after=after, notes=notes)
-    return Finished(prepared.model, done)
-
-
-class _Deaf:
-    """Stands for the watcher until the campaign takes its place."""
-
-    def step(self, progress: Progress) -> None:
-        """Does nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Does nothing."""
+    return Finished(prepared.model, dataclasses.replace(record, after=after))
 
 
 def _check_device(options: RetrainOptions, device: torch.device) -> None:
@@ -137,6 +143,39 @@ def _check_device(options: RetrainOptions, device: torch.device) -> None:
             f"--amp {options.amp} is for CUDA, and the device is {device}",
             hint="leave it out, or give --device cuda",
         )
+
+
+def check_crew(options: RetrainOptions, crew: Crew) -> None:
+    """Refuses what several processes cannot train together.
+
+    Raises:
+        BadConfig: with the way out.
+    """
+    if crew.size == 1:
+        return
+    why, _, out = methods.entry(options).alone(options).partition("; ")
+    if why:
+        raise BadConfig(f"{crew.size} processes cannot train so: {why}", hint=out)
+
+
+def _is_loose(flow: GradientFlow) -> bool:
+    """Tells whether a step may leave a parameter without a gradient."""
+    branches = any("control flow depends on the data" in note for note in flow.notes)
+    return branches or not all(p.connected for p in flow.parameters if p.trainable)
+
+
+def _shared(crew: Crew, options: RetrainOptions, model: nn.Module) -> list[str]:
+    """Returns what to say about the training of several processes."""
+    if crew.size == 1:
+        return []
+    how = "a copy of the model each" if options.parallel == "ddp" else "sharded"
+    notes = [f"trained by {crew.size} processes ({options.parallel}: {how})"]
+    if has_batch_norm(model):
+        notes.append(
+            "batch normalization used the statistics of each process's own samples; "
+            "the running ones are those of rank 0"
+        )
+    return notes
 
 
 def chosen_loss(

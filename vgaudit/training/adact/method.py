@@ -58,7 +58,9 @@ class Classic:
         if setup.options.lr is not None:
             setup.say("the classic solver has no learning rate: it solves for its own")
 
-    def step(self, batch: Batch, *, rows: Tensor, parts: int) -> StepOutcome:
+    def step(
+        self, batch: Batch, *, rows: Tensor, parts: int, weight: float = 1.0
+    ) -> StepOutcome:
         """Takes the three steps on all samples; see ``Method.step``.
 
         Raises:
@@ -176,4 +178,14 @@ def on_all_samples(_options: RetrainOptions) -> bool:
     return True
 
 
-ENTRY = Entry(build=Classic, whole=on_all_samples, epochs=turns, prepare=prepare)
+def alone(_options: RetrainOptions) -> str:
+    """Returns why several processes cannot train so together."""
+    return (
+        "--solver classic solves for all samples at once, in one process; "
+        "--solver gradient trains in batches that ranks can share"
+    )
+
+
+ENTRY = Entry(
+    build=Classic, whole=on_all_samples, alone=alone, epochs=turns, prepare=prepare
+)

@@ -109,7 +109,7 @@ def build(setup: Setup) -> Method:
         CannotRewrite: the model cannot be cut, with the reason.
     """
     own = settings(setup.options)
-    cuts = find_cuts(setup.model, setup.example, place=own.place)
+    cuts = find_cuts(setup.plain, setup.example, place=own.place)
     _tell(setup, cuts)
     if own.mode == "reference":
         return FullBatchTraining(setup, cuts, own)
@@ -121,9 +121,7 @@ def build(setup: Setup) -> Method:
         )
     optimizer = _optimizer(setup, own)
     if own.mode == "sweep":
-        return SweepTraining(
-            setup, optimizer, Sweep(cuts, scale=own.scale, per=own.per)
-        )
+        return SweepTraining(setup, optimizer, cuts, own)
     relaxation = Relaxation(setup.model, cuts, setup.loss, hidden=own.hidden_loss)
     if own.mode == "table":
         table = TargetTable(relaxation, setup.example, rate=own.rate)
@@ -155,17 +153,37 @@ def _optimizer(setup: Setup, own: RaiSettings) -> Optimizer:
 class SweepTraining(GradientTraining):
     """Mini-batches with the gradient renormalised at every cut."""
 
-    def __init__(self, setup: Setup, optimizer: Optimizer, sweep: Sweep) -> None:
+    def __init__(
+        self, setup: Setup, optimizer: Optimizer, cuts: Cuts, own: RaiSettings
+    ) -> None:
         super().__init__(setup, optimizer)
-        self._sweep, self._say = sweep, setup.say
+        self._say, self._crew = setup.say, setup.crew.beside()
+        self._counts = True
+        self._sweep = Sweep(
+            cuts,
+            scale=own.scale,
+            per=own.per,
+            joint=self._joint,
+            ranks=self._crew.size,
+        )
 
-    def _backward(self, batch: Batch, parts: int) -> float:
+    def _joint(self, size: Tensor, count: int) -> Tensor:
+        """Returns the root mean square at a cut over the whole batch of all ranks."""
+        if self._crew.group is None:
+            return size
+        count = count if self._counts else 0
+        square = float(size.double().square()) * count
+        total, values = self._crew.sums(square, float(count))
+        return size.new_tensor((total / values) ** 0.5)
+
+    def _backward(self, batch: Batch, parts: int, weight: float) -> float:
+        self._counts = weight > 0
         if parts > 1:
             self._say(
                 "the gradient is renormalised in each part of a batch by itself: with "
                 "parts the steps are nearly, not exactly, those of whole batches"
             )
-        return super()._backward(batch, parts)
+        return super()._backward(batch, parts, weight)
 
     def _forward(self, part: Batch) -> Any:
         with self._sweep.cutting():
@@ -180,12 +198,14 @@ class TableTraining(GradientTraining):
         self._table = table
         self._rows: Tensor | None = None
 
-    def step(self, batch: Batch, *, rows: Tensor, parts: int) -> StepOutcome:
+    def step(
+        self, batch: Batch, *, rows: Tensor, parts: int, weight: float = 1.0
+    ) -> StepOutcome:
         """Moves the targets of the batch, then takes one optimizer step."""
         before = self._table.state_of(rows)
         self._rows = rows
         try:
-            outcome = super().step(batch, rows=rows, parts=parts)
+            outcome = super().step(batch, rows=rows, parts=parts, weight=weight)
         except BaseException:
             self._table.put_back(rows, before)
             raise
@@ -193,11 +213,12 @@ class TableTraining(GradientTraining):
             self._table.put_back(rows, before)
         return outcome
 
-    def _backward(self, batch: Batch, parts: int) -> float:
+    def _backward(self, batch: Batch, parts: int, weight: float) -> float:
         assert self._rows is not None
         total, start = 0.0, 0
         for part in split(batch, parts):
-            rows, share = self._rows[start : start + part.size], part.size / batch.size
+            rows = self._rows[start : start + part.size]
+            share = weight * part.size / batch.size
             total += share * float(self._table.backward(part, rows, share=share))
             start += part.size
         return total
@@ -224,10 +245,10 @@ class InferenceTraining(GradientTraining):
         super().__init__(setup, optimizer)
         self._inference = inference
 
-    def _backward(self, batch: Batch, parts: int) -> float:
+    def _backward(self, batch: Batch, parts: int, weight: float) -> float:
         total = 0.0
         for part in split(batch, parts):
-            share = part.size / batch.size
+            share = weight * part.size / batch.size
             total += share * float(self._inference.backward(part, share=share))
         return total
 
@@ -259,9 +280,11 @@ class FullBatchTraining:
                 f"{len(cuts)} steps to the first layer, and the recipe {self._steps}"
             )
 
-    def step(self, batch: Batch, *, rows: Tensor, parts: int) -> StepOutcome:
+    def step(
+        self, batch: Batch, *, rows: Tensor, parts: int, weight: float = 1.0
+    ) -> StepOutcome:
         """Takes one step of RAI; after the recipe's last, none."""
-        del batch, rows, parts
+        del batch, rows, parts, weight
         if self._run.done >= self._steps:
             return StepOutcome(loss=self._gap().output)
         loss = self._run.step()
@@ -320,6 +343,17 @@ def _is_whole(options: RetrainOptions) -> bool:
     return settings(options).mode == "reference"
 
 
+def _alone(options: RetrainOptions) -> str:
+    """Returns why several processes cannot train so together, or nothing."""
+    own = settings(options)
+    if own.mode == "sweep":
+        return ""
+    return (
+        f"mode={own.mode} keeps targets for each sample in one process; "
+        "--setting mode=sweep trains in mini-batches that ranks can share"
+    )
+
+
 def _epochs(model: nn.Module, options: RetrainOptions) -> int:
     """Returns enough epochs for the label signal to arrive, or the usual ten."""
     own = settings(options)
@@ -332,4 +366,10 @@ def _epochs(model: nn.Module, options: RetrainOptions) -> int:
     return max(1, weights - 1) + AFTER_ARRIVAL
 
 
-ENTRY = Entry(build=build, whole=_is_whole, epochs=_epochs, controls=("readout",))
+ENTRY = Entry(
+    build=build,
+    whole=_is_whole,
+    alone=_alone,
+    epochs=_epochs,
+    controls=("readout",),
+)

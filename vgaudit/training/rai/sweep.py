@@ -9,7 +9,7 @@ factor per cut each layer keeps the exact direction that backpropagation gives i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -21,6 +21,13 @@ from vgaudit.training.rai.cuts import Cuts
 from vgaudit.training.rai.splice import Call, Splice
 
 Per = Literal["tensor", "sample"]
+Joint = Callable[[Tensor, int], Tensor]
+"""Root mean square over all ranks, from that of this rank's values and their number."""
+
+
+def _own(size: Tensor, _count: int) -> Tensor:
+    """Returns the root mean square of one process."""
+    return size
 
 
 class Sweep:
@@ -36,20 +43,30 @@ class Sweep:
             the size of the step, and so do the loss scales of mixed precision.
         per: one factor for the whole tensor, or for each sample (which changes the
             direction of the weights' gradients).
+        joint: joins the root mean squares of several ranks, each of which has a part
+            of the batch and a gradient that counts once for every rank.
+        ranks: how many those are.
 
     Raises:
         BadConfig: a scale that is not positive.
     """
 
     def __init__(
-        self, cuts: Cuts, *, scale: float | None = None, per: Per = "tensor"
+        self,
+        cuts: Cuts,
+        *,
+        scale: float | None = None,
+        per: Per = "tensor",
+        joint: Joint = _own,
+        ranks: int = 1,
     ) -> None:
         if scale is not None and not scale > 0:
             raise BadConfig(
                 f"scale is {scale}, and a gradient of that size teaches nothing",
                 hint="give a positive number, or none",
             )
-        self._cuts, self._scale, self._per = cuts, scale, per
+        self._cuts, self._per, self._joint = cuts, per, joint
+        self._scale = None if scale is None else scale * ranks
 
     @contextmanager
     def cutting(self) -> Iterator[None]:
@@ -59,7 +76,7 @@ class Sweep:
             CannotRun: the pass does not come to the cuts in order, or a cut has no
                 gradient.
         """
-        marked = _Pass(len(self._cuts), self._scale, self._per)
+        marked = _Pass(len(self._cuts), self._scale, self._per, self._joint)
         with Splice(self._cuts.spots, marked.visit):
             yield
 
@@ -67,9 +84,9 @@ class Sweep:
 class _Pass:
     """The cuts of one forward pass, and what its backward pass does at them."""
 
-    def __init__(self, count: int, scale: float | None, per: Per) -> None:
+    def __init__(self, count: int, scale: float | None, per: Per, joint: Joint) -> None:
         self._last = count - 1
-        self._scale, self._per = scale, per
+        self._scale, self._per, self._joint = scale, per, joint
         self._handed: Tensor | None = None
 
     def visit(self, number: int, call: Call) -> Tensor:
@@ -98,14 +115,17 @@ class _Pass:
 
     def _renormalised(self, number: int, gradient: Tensor) -> Tensor:
         wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        if self._scale is not None:
-            return (unit(wide, self._per) * self._scale).to(gradient.dtype)
-        if number == self._last:
-            self._handed = rms(wide)
+        if not wide.numel():
+            return gradient
+        size = self._joint(rms(wide), wide.numel())
+        if number == self._last and self._scale is None:
+            self._handed = size
             if self._per == "tensor":
                 return gradient
-        assert self._handed is not None
-        return (unit(wide, self._per) * self._handed).to(gradient.dtype)
+        wanted = self._handed if self._scale is None else self._scale
+        assert wanted is not None
+        length = rms(wide, per="sample") if self._per == "sample" else size
+        return (over(wide, length) * wanted).to(gradient.dtype)
 
 
 def rms(values: Tensor, *, per: Per = "tensor") -> Tensor:
@@ -122,7 +142,9 @@ def rms(values: Tensor, *, per: Per = "tensor") -> Tensor:
 
 def unit(values: Tensor, per: Per = "tensor") -> Tensor:
     """Returns values over their root mean square; zero stays zero."""
-    if values.numel() == 0:
-        return values
-    size = rms(values, per=per)
+    return over(values, rms(values, per=per)) if values.numel() else values
+
+
+def over(values: Tensor, size: Tensor) -> Tensor:
+    """Returns values over a size that may be zero; zero stays zero."""
     return values / torch.where(size > 0, size, torch.ones_like(size))
