@@ -8,13 +8,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
 from vgaudit import data
-from vgaudit.distributed.group import Group
 from vgaudit.distributed.sharding import forget_parameters, shard
 from vgaudit.errors import BadConfig, NothingMeasured
 from vgaudit.flow import (
@@ -31,6 +30,9 @@ from vgaudit.probe import probe, structure
 from vgaudit.probe.environment import run_facts
 from vgaudit.probe.spread import Sharing
 from vgaudit.treatments import open_model
+
+if TYPE_CHECKING:
+    from vgaudit.distributed.group import Group
 
 Progress = Callable[[str], object]
 

@@ -14,7 +14,7 @@ class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(17, 16)
-        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True)
         self.blocks = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(16, 17)
 

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from vgaudit.errors import VgauditError
 from vgaudit.ranks import Ranks
 
-LIMIT = 60.0
+LIMIT = 240.0
 """Seconds after which a test says that the ranks hang."""
 
 

@@ -21,7 +21,7 @@ from vgaudit.ranks import Ranks, launched
 SHARED = frozenset({"check", "retrain", "scan"})
 """The commands whose work several ranks share."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that a rank waits for the first one to say what went wrong."""
 
 

@@ -22,11 +22,13 @@ _FAILED = "failed"
 _BEAT = 0.25
 _LOOK_EVERY = 4
 _PATIENCE = 3.0
-_SILENCE = 10.0
+_SILENCE = 30.0
 _GRACE = 5.0
 # What gloo, NCCL and the store say when somebody else has gone.
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-_ECHO_TYPES = (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
+_ECHO_TYPES: tuple[type[Exception], ...] = ()
+if dist.is_available():
+    _ECHO_TYPES = (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
 
 Lost = Callable[[VgauditError], object]
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vgaudit.distributed import failure
-from vgaudit.distributed.wire import packed, unpacked
+from vgaudit.distributed.wire import exchanged
 from vgaudit.errors import BadConfig, CannotRun
 from vgaudit.ranks import MEETING, Ranks
 
@@ -79,19 +79,7 @@ class Group:
             VgauditError: a rank has failed.
         """
         with self.failing():
-            data = packed(value)
-            sizes = torch.zeros(self.size, dtype=torch.int64)
-            sizes[self.rank] = data.numel()
-            dist.all_reduce(sizes)
-            longest = int(sizes.max())
-            padded = torch.zeros(longest, dtype=torch.uint8)
-            padded[: data.numel()] = data
-            parts = [torch.empty_like(padded) for _ in range(self.size)]
-            dist.all_gather(parts, padded)
-            return [
-                unpacked(part[: int(size)])
-                for part, size in zip(parts, sizes, strict=True)
-            ]
+            return exchanged(value)
 
     def reduce_sum(self, tensor: Tensor) -> Tensor:
         """Returns the sum of a tensor over all ranks, on all ranks.

@@ -20,6 +20,7 @@ __all__ = [
     "forget_parameters",
     "gathered_parameters",
     "is_sharded",
+    "is_spread",
     "local",
     "put",
     "shard",
@@ -107,6 +108,11 @@ def shards_of(model: nn.Module) -> list[FSDPModule]:
     from torch.distributed.fsdp import FSDPModule
 
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def is_spread(model: nn.Module) -> bool:
+    """Tells whether any parameter of a model is spread over ranks."""
+    return any(map(is_sharded, model.parameters()))
 
 
 def gathered_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

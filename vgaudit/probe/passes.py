@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
-from vgaudit.distributed.group import Group
 from vgaudit.errors import CannotRun, NothingMeasured
 from vgaudit.flow import Blocker
 from vgaudit.job import ProbeOptions
@@ -24,6 +24,9 @@ from vgaudit.probe.spread import Sharing
 from vgaudit.probe.state import Twin, prepare_mode
 from vgaudit.probe.step import Measured, measure
 from vgaudit.probe.tensors import map_tensors, tensors_in
+
+if TYPE_CHECKING:
+    from vgaudit.distributed.group import Group
 
 Progress = Callable[[str], object]
 
@@ -192,7 +195,7 @@ class _Measuring:
         names = {id(parameter): name for name, parameter in parameters.items()}
         own = spread.share(self.numbers, self.measured, self.follows, names)
         own.blocked, own.notes = self.blocked, self.notes
-        whole, self.follows = spread.joined(own, group)
+        whole, self.follows = spread.joined(own, group.everywhere)
         self.numbers, self.measured = whole.numbers, whole.measured
         self.blocked, self.notes = whole.blocked, whole.notes
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch._C import DisableTorchFunction
+from torch.utils.hooks import RemovableHandle
 
 from vgaudit.distributed import sharding
 from vgaudit.probe import provenance
@@ -54,11 +55,7 @@ class Shards(Twin):
                     self._arrived(name)
                 )
                 handles.append(handle)
-        handles += [
-            module.register_forward_pre_hook(_data_again, with_kwargs=True)
-            for module in sharding.shards_of(model)
-            if isinstance(module, nn.Module)
-        ]
+        handles += mark_blocks(model)
         try:
             yield
         finally:
@@ -85,6 +82,15 @@ class Shards(Twin):
                 self._gradients.add(name, gradient)
 
         return hook
+
+
+def mark_blocks(model: nn.Module) -> list[RemovableHandle]:
+    """Lets the data be known as such inside every block, until it is undone."""
+    return [
+        module.register_forward_pre_hook(_data_again, with_kwargs=True)
+        for module in sharding.shards_of(model)
+        if isinstance(module, nn.Module)
+    ]
 
 
 def _data_again(_module: nn.Module, args: Any, kwargs: Any) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from vgaudit.distributed.group import Group
 from vgaudit.distributed.records import Records
 from vgaudit.flow import Blocker, GateFlow, Histogram, Interval, Source
 from vgaudit.probe.activations import Activation
@@ -30,6 +30,9 @@ from vgaudit.probe.rows import Row
 from vgaudit.probe.step import Measured
 from vgaudit.probe.sums import ActivationSums, MomentSums
 from vgaudit.probe.trunk import Chain, Dag
+
+if TYPE_CHECKING:
+    from vgaudit.distributed.group import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Share:
         leaves: by blueprint: node → name of its parameter, which is the same
             everywhere, as ``Blueprint.leaves`` is not.
         blocked: zero weights. notes: for the report.
+        skipped: passes that were left out. scales: of the loss.
     """
 
     numbers: list[int] = field(default_factory=list)
@@ -81,6 +85,8 @@ class Share:
     leaves: list[dict[int, str]] = field(default_factory=list)
     blocked: tuple[Blocker, ...] = ()
     notes: list[str] = field(default_factory=list)
+    skipped: int = 0
+    scales: set[float] = field(default_factory=set)
 
 
 _RECORDS = Records(
@@ -134,15 +140,21 @@ def _described(blueprint: Blueprint) -> Blueprint:
     )
 
 
-def joined(own: Share, group: Group) -> tuple[Share, list[Blueprint]]:
+def joined(
+    own: Share, exchange: Callable[[Any], list[Any]]
+) -> tuple[Share, list[Blueprint]]:
     """Returns the shares of all ranks as one, in the order of the batches.
 
     What a scan takes of its first batch alone is kept of that one only.
 
+    Args:
+        own: what this rank measured.
+        exchange: returns the plain values of all ranks, given this one's.
+
     Returns:
         the whole, whose ``follows`` is empty, and the blueprint of each batch.
     """
-    shares = [_RECORDS.built(part) for part in group.everywhere(_RECORDS.plain(own))]
+    shares = [_RECORDS.built(part) for part in exchange(_RECORDS.plain(own))]
     graphs: list[tuple[Blueprint, dict[int, str]]] = []
     rows: list[tuple[int, Measured, Blueprint]] = []
     for part in shares:
@@ -162,6 +174,8 @@ def joined(own: Share, group: Group) -> tuple[Share, list[Blueprint]]:
         measured=[batch for _, batch, _ in rows],
         blocked=next((part.blocked for part in shares if part.numbers), ()),
         notes=list(dict.fromkeys(note for part in shares for note in part.notes)),
+        skipped=sum(part.skipped for part in shares),
+        scales={scale for part in shares for scale in part.scales},
     )
     return whole, [blueprint for _, _, blueprint in rows]
 

@@ -6,20 +6,23 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from vgaudit.distributed.sharding import gathered_parameters, is_spread
+from vgaudit.distributed.wire import exchanged, place
 from vgaudit.errors import NothingMeasured
-from vgaudit.flow import Audit, DataFacts, GradientFlow, Precision, Target
+from vgaudit.flow import Audit, DataFacts, GradientFlow, Precision, RunFacts, Target
 from vgaudit.probe import (
     assemble,
     graph,
     provenance,
     recurrence,
+    spread,
     state,
     transport,
 )
@@ -27,8 +30,10 @@ from vgaudit.probe.blueprint import Blueprint, build
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.environment import run_facts
 from vgaudit.probe.gauges import Gauges, root_sum_square
+from vgaudit.probe.naming import class_of
 from vgaudit.probe.parameters import Gradients
 from vgaudit.probe.placing import dtype_name, own_dtype
+from vgaudit.probe.shards import mark_blocks
 from vgaudit.probe.step import Measured, attach
 from vgaudit.probe.tensors import differentiable, tensors_in
 
@@ -51,12 +56,17 @@ class Watch:
     The gradient against the lag of recurrent layers, merges and exact zeros are
     measured once, on the first pass that is measured.
 
+    Where the loop runs in several processes (DDP, FSDP2), each measures the gradients
+    of its own batches, before they are averaged, and the results hold those of all:
+    every process must ask for them, like for any collective.
+
     Args:
         model: the module that the loop calls.
         every: measure every n-th forward pass.
         describe: states what the model is, for the report.
         scaler: of the loss; gradients are divided by its scale. Passes that
             overflow at a scale above 1 are left out, as their steps are.
+        alone: let each process of several state what itself has measured.
     """
 
     def __init__(
@@ -66,9 +76,12 @@ class Watch:
         every: int = 1,
         describe: Callable[[nn.Module], Target] | None = None,
         scaler: Scaler | None = None,
+        alone: bool = False,
     ) -> None:
-        self._scaler = scaler
-        self._given, self._model = model, state.unwrap(model)
+        self._scaler, self._alone = scaler, alone
+        self._given, self._model = model, state.unwrap(model, live=True)
+        self._spread = is_spread(self._model)
+        self._parameters: dict[str, nn.Parameter] = {}
         self._every = max(every, 1)
         self._describe = describe
         self._handles: list[RemovableHandle] = []
@@ -89,7 +102,12 @@ class Watch:
             ),
             self._model.register_forward_hook(self._after, always_call=True),
         ]
-        for name, parameter in self._model.named_parameters():
+        self._parameters = dict(self._model.named_parameters())
+        if self._spread:
+            self._handles += mark_blocks(self._model)
+            gathered = gathered_parameters(self._model)
+            self._parameters = {name: gathered[name] for name in self._parameters}
+        for name, parameter in self._parameters.items():
             if parameter.requires_grad:
                 hook = self._parameter_hook(name)
                 self._handles.append(
@@ -176,7 +194,7 @@ class Watch:
 
     def _record(self, recorder: Recorder, heads: list[Tensor]) -> _Pass:
         nodes = graph.read(heads)
-        names = {id(p): name for name, p in self._model.named_parameters()}
+        names = self._names
         recording = recorder.recording
         blueprint = next((b for b in self._known if b.fits(nodes)), None)
         if blueprint is None:
@@ -184,7 +202,7 @@ class Watch:
             blueprint = build(self._model, nodes, recording, recorder.habits, plan)
             self._known.append(blueprint)
         gauges, first = Gauges(), self._first
-        if first:
+        if first and not self._spread:
             recording.recurrences = recurrence.measure_live(nodes, blueprint, recording)
         attach(gauges, blueprint, nodes, heads, merges=first)
         used = {names[key] for key in recording.used if key in names}
@@ -207,24 +225,14 @@ class Watch:
         Raises:
             NothingMeasured: no forward pass with a backward pass was seen.
         """
-        passes = [seen for seen in self._passes if seen.gauges.at]
-        if not passes:
-            raise NothingMeasured(
-                "no backward pass was seen",
-                hint="call the model and loss.backward() inside the with block, "
-                "with gradients enabled",
-            )
-        read = [(seen.measured(), seen) for seen in passes]
-        kept = [pair for pair in read if pair[1].scale <= 1.0 or _finite(pair[0])]
-        if not kept:
-            raise NothingMeasured(
-                f"every gradient overflowed at a loss scale of {passes[-1].scale:g}",
-                hint="the scaler skips such steps and lowers its scale; watch a later "
-                "step",
-            )
-        measured = [figures for figures, _ in kept]
+        own, follows = self._own()
+        if self._place[1] > 1:
+            own, follows = spread.joined(own, exchanged)
+        measured = own.measured
+        if not measured:
+            raise self._nothing()
         weights = state.weights_of(self._model)
-        batches = assemble.join(weights, measured, [seen.blueprint for _, seen in kept])
+        batches = assemble.join(weights, measured, follows)
         mode: Literal["train", "eval"] = "train" if self._model.training else "eval"
         device = next((str(p.device) for p in self._model.parameters()), "cpu")
         dtype = dtype_name(own_dtype(self._model))
@@ -233,7 +241,7 @@ class Watch:
             mode=mode,
             device=device,
             batches=len(measured),
-            skipped=len(read) - len(kept),
+            skipped=own.skipped,
             batch_size=measured[0].samples,
             samples=sum(batch.samples for batch in measured),
             seed=0,
@@ -246,7 +254,39 @@ class Watch:
             merges=transport.merges(batches),
             recurrences=transport.recurrences(batches),
             not_measured=assemble.not_measured(batches),
-            notes=_notes([seen.scale for _, seen in kept]),
+            notes=_notes(own.scales),
+        )
+
+    @property
+    def _names(self) -> dict[int, str]:
+        return {id(p): name for name, p in self._parameters.items()}
+
+    def _own(self) -> tuple[spread.Share, list[Blueprint]]:
+        """Returns what this process measured, and the graph of each pass."""
+        passes = [seen for seen in self._passes if seen.gauges.at]
+        read = [(seen.measured(), seen) for seen in passes]
+        kept = [pair for pair in read if pair[1].scale <= 1.0 or _finite(pair[0])]
+        # As if the processes had taken turns.
+        rank, ranks = self._place
+        numbers = [turn * ranks + rank for turn in range(len(kept))]
+        follows = [seen.blueprint for _, seen in kept]
+        own = spread.share(numbers, [done for done, _ in kept], follows, self._names)
+        own.skipped = len(read) - len(kept)
+        own.scales = {seen.scale for _, seen in kept}
+        return own, follows
+
+    def _nothing(self) -> NothingMeasured:
+        scales = [seen.scale for seen in self._passes if seen.gauges.at]
+        if scales:
+            return NothingMeasured(
+                f"every gradient overflowed at a loss scale of {scales[-1]:g}",
+                hint="the scaler skips such steps and lowers its scale; watch a later "
+                "step",
+            )
+        return NothingMeasured(
+            "no backward pass was seen",
+            hint="call the model and loss.backward() inside the with block, "
+            "with gradients enabled",
         )
 
     def audit(self) -> Audit:
@@ -256,7 +296,7 @@ class Watch:
             NothingMeasured: no forward pass with a backward pass was seen.
         """
         flow = self.flow()
-        name = type(self._model).__qualname__
+        name = class_of(self._model).__qualname__
         bare = Target(
             spec=name,
             format="object",
@@ -268,9 +308,18 @@ class Watch:
         return Audit(
             target=self._describe(self._model) if self._describe else bare,
             data=DataFacts(kind="real", spec="the training loop", loss="its own"),
-            run=run_facts(flow.device, 0, started=self._started),
+            run=self._run(flow.device),
             flow=flow,
         )
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """The number of this process, and of how many the results are."""
+        return (0, 1) if self._alone else place()
+
+    def _run(self, device: str) -> RunFacts:
+        facts = run_facts(device, 0, started=self._started)
+        return replace(facts, world_size=self._place[1])
 
 
 @dataclass(eq=False, slots=True)
@@ -339,9 +388,9 @@ def _finite(figures: Measured) -> bool:
     return all(map(math.isfinite, norms_seen))
 
 
-def _notes(scales: list[float]) -> tuple[str, ...]:
+def _notes(scales: set[float]) -> tuple[str, ...]:
     notes = ["measured inside the training loop, dropout as it was"]
     if any(scale != 1.0 for scale in scales):
-        said = ", ".join(f"{scale:g}" for scale in sorted(set(scales)))
+        said = ", ".join(f"{scale:g}" for scale in sorted(scales))
         notes.append(f"gradients are divided by the scale of the loss, {said}")
     return tuple(notes)
