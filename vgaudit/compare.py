@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from vgaudit.findings import Finding, Report, Status
+from vgaudit.findings import Finding, Optimizer, Report, Status
 from vgaudit.flow import GradientFlow
 
 Verdict = Literal["better", "same", "worse", "mixed"]
@@ -47,6 +47,7 @@ class Comparison:
         gone, new, kept: findings by what became of them; ``kept`` as they are after.
         verdict: by errors and warnings that are gone and new, then by figures.
         healthy: the first scan found nothing to treat.
+        optimizer, thresholds: what the second report was judged by.
     """
 
     before: Figures
@@ -56,6 +57,8 @@ class Comparison:
     kept: tuple[Finding, ...]
     verdict: Verdict
     healthy: bool
+    optimizer: Optimizer = "sgd"
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         """Shows the comparison in a notebook."""
@@ -80,6 +83,8 @@ def compare(before: Report, after: Report) -> Comparison:
         verdict=_verdict(gone, new),
         healthy=before.status == "pass"
         and not any(f.level != "info" for f in before.findings),
+        optimizer=after.optimizer,
+        thresholds=after.thresholds,
     )
 
 

@@ -150,6 +150,29 @@ def test_a_training_has_its_curves_its_heatmap_and_its_controls() -> None:
         assert 2 == len(list(panel.every("path", "line")))
 
 
+@pytest.mark.parametrize("name", ["comparison", "conversion", "training"])
+def test_the_limits_that_were_judged_by_are_drawn(name) -> None:
+    page = read(PAGES[name]().document())
+    profiles = page.one("figure", "before-and-after")
+
+    value = FOUND.thresholds["vanishing-gradient.sgd_error"]
+    (words,) = {x.text for x in profiles.every("text", "limit-error")}
+    assert value == number(words.split()[2])
+    assert 1 == len(list(profiles.every("rect", "beyond")))
+
+
+def test_the_limit_stands_in_the_curve_of_the_trunk_alone() -> None:
+    page = read(html.retrained(training(), FOUND).document())
+    panels = {x.one("h4").text: x for x in page.every("div", "panel")}
+
+    marked = {
+        title: [x.text for x in panel.every("text", "words")]
+        for title, panel in panels.items()
+    }
+    assert ["loss", "accuracy"] == [title for title in marked if not marked[title]]
+    assert marked["trunk, decades"][0].startswith("error below")
+
+
 def test_words_and_pages_come_from_one_function() -> None:
     page = words.render(FOUND, form="html", reports=(SICK, WELL))
 

@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from vgaudit.reports.charts import svg
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
 from vgaudit.reports.charts.lines import Panel, Series, chart, keys
+from vgaudit.reports.charts.profile import Limit
 from vgaudit.retraining import Epoch, Run
 
 STEEP = 30.0
 """Ratio of the largest to the smallest loss from which its logarithm is drawn."""
+
+ANY = (math.inf, -math.inf)
+"""What the scale of a panel covers at least, where that is nothing."""
 
 Reading = Callable[[Epoch], float | None]
 
@@ -28,24 +32,28 @@ def series(runs: Sequence[Run], read: Reading) -> tuple[Series, ...]:
     )
 
 
-def draw(runs: Sequence[Run], *, metric: str = "") -> Figure | None:
+def draw(
+    runs: Sequence[Run], *, metric: str = "", limits: Sequence[Limit] = ()
+) -> Figure | None:
     """Returns loss, metric and trunk over the epochs; None without any epoch.
 
     Args:
         runs: the treatment first, then the controls.
         metric: what ``Epoch.metric`` is, such as ``accuracy``.
+        limits: of rules on the trunk; those beyond its scale are left out.
     """
     if not any(run.epochs for run in runs):
         return None
     loss, steep = _loss(runs)
     name = "log₁₀ of the loss" if steep else "loss"
-    panels = [_panel(loss, name, (math.inf, -math.inf))]
-    for curves, title, least in (
-        (series(runs, lambda e: e.metric), metric or "metric", (math.inf, -math.inf)),
-        (series(runs, lambda e: e.attenuation), "trunk, decades", (-4.0, 0.4)),
+    panels = [_panel(loss, name, ANY)]
+    marks = tuple((limit.value, limit.words) for limit in limits)
+    for curves, title, least, shown in (
+        (series(runs, lambda e: e.metric), metric or "metric", ANY, ()),
+        (series(runs, lambda e: e.attenuation), "trunk, decades", (-4.0, 0.4), marks),
     ):
         if any(value is not None for one in curves for value in one.y):
-            panels.append(_panel(curves, title, least))
+            panels.append(_panel(curves, title, least, shown))
     return Figure(
         name="learning-curves",
         title="Learning curves",
@@ -81,7 +89,12 @@ def _log(value: float | None) -> float | None:
     return math.log10(value) if value is not None and value > 0 else None
 
 
-def _panel(curves: Sequence[Series], title: str, least: tuple[float, float]) -> str:
+def _panel(
+    curves: Sequence[Series],
+    title: str,
+    least: tuple[float, float],
+    marks: tuple[tuple[float, str], ...] = (),
+) -> str:
     known = [
         value
         for one in curves
@@ -98,6 +111,7 @@ def _panel(curves: Sequence[Series], title: str, least: tuple[float, float]) -> 
         up="",
         least=least,
         height=200.0,
+        marks=marks,
     )
     heading = svg.element("h4", {}, svg.text(called(title)))
     return svg.element("div", {"class": "panel"}, heading, chart(curves, panel))

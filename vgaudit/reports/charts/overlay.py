@@ -69,6 +69,7 @@ def profiles(
         "Depth profile before and after",
         f"Before, {figure(old[0].value)} decades are left at the input; after, "
         f"{figure(new[0].value)}.",
+        profile.shade(inside, y),
         frame.levels(y, unit="decades"),
         *(frame.limit(y, x.value, x.words, kind=x.kind) for x in inside),
         shapes,

@@ -132,7 +132,7 @@ def draw(
         HEIGHT,
         "Depth profile",
         _described(line, inside),
-        _shade(inside, y),
+        shade(inside, y),
         frame.levels(y, unit="decades"),
         *(frame.limit(y, x.value, x.words, kind=x.kind) for x in inside),
         shapes,
@@ -189,7 +189,7 @@ def _zeros(line: Sequence[Point], y: Linear) -> str:
     return svg.label(words, first.x, y(y.low) - 8, kind="mark")
 
 
-def _shade(marked: Sequence[Limit], y: Linear) -> str:
+def shade(marked: Sequence[Limit], y: Linear) -> str:
     """Returns the ground beyond the limits of errors."""
     shapes = []
     for limit in marked:

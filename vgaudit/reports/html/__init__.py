@@ -49,8 +49,6 @@ def compared(
     sides = Sides(
         before=before.audit if before is not None else None,
         after=after.audit if after is not None else None,
-        thresholds=after.thresholds if after is not None else {},
-        optimizer=after.optimizer if after is not None else "sgd",
     )
     return _changed(change.comparison(found, sides))
 

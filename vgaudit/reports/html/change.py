@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from vgaudit import __version__
 from vgaudit.compare import Comparison, Figures
@@ -76,12 +76,10 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
-    """The scans before and after, and the limits to draw in their profiles."""
+    """The scans before and after, whose profiles are drawn."""
 
     before: Audit | None = None
     after: Audit | None = None
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    optimizer: str = "sgd"
 
 
 def comparison(found: Comparison, sides: Sides) -> View:
@@ -127,7 +125,8 @@ def conversion(done: Conversion, found: Comparison | None) -> View:
 def retraining(done: Retraining, found: Comparison | None) -> View:
     """Returns the page of a training: its curves, its controls and its proof."""
     runs = (done.run, *done.controls)
-    drawn = (learning.draw(runs, metric=done.metric),)
+    limits = _limits(found) if found is not None else ()
+    drawn = (learning.draw(runs, metric=done.metric, limits=limits),)
     maps = tuple(heatmap.draw(run) for run in runs[:MOST_HEATMAPS])
     blocks = [
         Block(
@@ -178,7 +177,7 @@ def _compared(found: Comparison, sides: Sides) -> Iterator[Block]:
     charts: tuple[Figure, ...] = ()
     pair: tuple[Figure, ...] = ()
     if sides.before is not None and sides.after is not None:
-        limits = profile.limits(sides.thresholds, sides.optimizer)
+        limits = _limits(found)
         old, new = sides.before.flow, sides.after.flow
         both = overlay.profiles(old, new, limits)
         charts = (both,) if both is not None else ()
@@ -197,6 +196,10 @@ def _compared(found: Comparison, sides: Sides) -> Iterator[Block]:
             "input, from right to left. Hollow parts give gradient back.",
             pair=pair,
         )
+
+
+def _limits(found: Comparison) -> tuple[profile.Limit, ...]:
+    return profile.limits(found.thresholds, found.optimizer)
 
 
 def _rows(a: Figures, b: Figures) -> Iterator[tuple[str, str, str]]:
