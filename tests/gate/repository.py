@@ -1,8 +1,12 @@
-"""A small repository with a configuration, and its models in process."""
+"""A repository with a configuration: its models here, the rest in ``project/``."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+PROJECT = Path(__file__).parent / "project"
+"""Further modules of the repository, as they are copied into it."""
 
 MODELS = '''
 """Models of a repository under audit."""
@@ -69,9 +73,27 @@ model-args = { depth = 6, activation = "Tanh", skips = true }
 """
 
 
+WHOLE = """
+[[tool.vgaudit.targets]]
+name = "images"
+model = "src/images.py:resnet"
+input = ["8x3x16x16"]
+batches = 2
+
+[[tool.vgaudit.targets]]
+name = "text"
+model = "src/text.py:encoder"
+input = ["tokens=long:8x12:100"]
+batches = 2
+"""
+"""The targets of the further modules."""
+
+
 def made(folder: Path, config: str = CONFIG) -> Path:
-    """Returns a repository in a folder."""
-    (folder / "src").mkdir(parents=True)
+    """Returns a repository of a few hundred lines in a folder."""
+    shutil.copytree(
+        PROJECT, folder / "src", ignore=shutil.ignore_patterns("__pycache__")
+    )
     (folder / "src" / "models.py").write_text(MODELS, encoding="utf-8")
     (folder / "pyproject.toml").write_text(config, encoding="utf-8")
     return folder
