@@ -334,17 +334,45 @@ def _inside(angle: float, freedom: int) -> float:
     return 2 / math.pi * (angle + (sine * total if freedom > 1 else 0.0))
 
 
-def clears(winner: Estimate, other: Estimate, *, metric: str, judged: int) -> bool:
-    """Tells whether a candidate is better than a control beyond doubt.
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """Returns how far one mean is above another, with Welch's interval at ``LEVEL``.
 
-    Their intervals over seeds must not touch. That says nothing about the samples,
-    which are the same for all: so the difference must also exceed the 95 % interval
-    that their number leaves to an accuracy (two independent binomials, on the safe
-    side), or one per cent of the control's residual error.
+    The degrees of freedom are rounded down, which widens it. A fixed value, counted
+    once with no spread, is another's threshold.
+    Source: Welch, Biometrika 34, 1947; Satterthwaite, Biometrics Bulletin 2, 1946.
     """
-    if not winner.low > other.high:
+    parts = [_square_error(one), _square_error(other)]
+    total = math.fsum(square for square, _ in parts)
+    gain, count = one.mean - other.mean, min(one.count, other.count)
+    if not math.isfinite(total):
+        return Estimate(gain, math.inf, count)
+    if total == 0.0:
+        return Estimate(gain, 0.0, count)
+    shares = [(square / total) ** 2 / freedom for square, freedom in parts if freedom]
+    freedom = math.floor(1.0 / math.fsum(shares) + 1e-9)
+    return Estimate(gain, quantile(max(freedom, 1)) * math.sqrt(total), count)
+
+
+def _square_error(found: Estimate) -> tuple[float, int]:
+    """Returns the squared standard error of a mean, and its degrees of freedom."""
+    freedom = found.count - 1
+    if freedom == 0:
+        return (0.0 if found.half == 0.0 else math.inf), 0
+    return (found.half / quantile(freedom)) ** 2, freedom
+
+
+def clears(winner: Estimate, other: Estimate, *, metric: str, judged: int) -> bool:
+    """Tells whether an arm is better than another, or than a value, beyond doubt.
+
+    The interval of their difference over seeds must lie above 0. That says nothing
+    about the samples, which are the same for all: so the difference must also exceed
+    the 95 % interval that their number leaves to an accuracy (two independent
+    binomials, on the safe side), or one per cent of the other's residual error.
+    """
+    ahead = difference(winner, other)
+    gain = ahead.mean
+    if not ahead.low > 0.0:
         return False
-    gain = winner.mean - other.mean
     if metric == "accuracy":
         shares = [min(max(x, 0.0), 1.0) for x in (winner.mean, other.mean)]
         variance = math.fsum(x * (1.0 - x) for x in shares)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy import stats
 
-from vgaudit.fixing import Estimate, clears, estimate, quantile
+from vgaudit.fixing import Estimate, clears, difference, estimate, quantile
 
 TABLE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 9: 2.2622, 14: 2.1448, 30: 2.0423}
 """Two-sided 95 % quantiles, as any table of Student's t prints them."""
@@ -55,11 +57,44 @@ def test_an_interval_moves_with_its_values(values: list[float], by: float) -> No
     assert moved.half == pytest.approx(there.half, rel=1e-6, abs=1e-6)
 
 
-def test_intervals_that_touch_do_not_clear() -> None:
-    winner, other = Estimate(0.9, 0.05, 3), Estimate(0.8, 0.05, 3)
+@given(
+    st.lists(st.floats(0, 1), min_size=3, max_size=6),
+    st.lists(st.floats(0, 1), min_size=3, max_size=6),
+)
+def test_the_interval_of_a_difference_is_welchs(one: list[float], other: list[float]):
+    found = difference(estimate(one), estimate(other))
+    errors = [stats.sem(values) ** 2 for values in (one, other)]
+    assume(min(errors) > 1e-12)
+    freedom = sum(errors) ** 2 / sum(
+        error**2 / (len(values) - 1)
+        for error, values in zip(errors, (one, other), strict=True)
+    )
+    known = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
 
-    assert not clears(winner, other, metric="accuracy", judged=10_000)
-    assert clears(Estimate(0.91, 0.05, 3), other, metric="accuracy", judged=10_000)
+    assert found.mean == pytest.approx(statistics.fmean(one) - statistics.fmean(other))
+    # scipy's is a little narrower: its degrees of freedom are not rounded down.
+    assert found.half >= (known.high - known.low) / 2 * (1 - 1e-6)
+    assume(freedom % 1 > 1e-6)
+    wanted = stats.t.ppf(0.975, math.floor(freedom)) * math.sqrt(sum(errors))
+    assert found.half == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_difference_that_touches_zero_does_not_clear() -> None:
+    # Both errors are 0.05 / 4.3027, so 4 degrees of freedom: 2.7764 · √2 · 0.01162.
+    other = Estimate(0.8, 0.05, 3)
+    limit = 2.776445 * math.sqrt(2) * 0.05 / 4.302653
+
+    for gain, wanted in ((limit * 0.999, False), (limit * 1.001, True)):
+        winner = Estimate(0.8 + gain, 0.05, 3)
+        assert clears(winner, other, metric="accuracy", judged=10**6) is wanted
+
+
+def test_against_a_fixed_value_the_interval_is_that_of_the_arm() -> None:
+    arm = estimate([0.7, 0.8, 0.9])
+
+    found = difference(arm, Estimate(0.5, 0.0, 1))
+    assert (found.mean, found.half) == (pytest.approx(0.3), pytest.approx(arm.half))
+    assert difference(Estimate(0.7, math.inf, 1), arm).half == math.inf
 
 
 def test_few_judging_samples_hide_a_difference_that_every_seed_shows() -> None:

@@ -7,7 +7,16 @@ import math
 from collections.abc import Iterator
 
 from vgaudit.errors import CannotLoad
-from vgaudit.fixing import FAMILIES, TITLES, Arm, Attempt, Estimate, Fixing, Plan
+from vgaudit.fixing import (
+    FAMILIES,
+    TITLES,
+    Arm,
+    Attempt,
+    Estimate,
+    Fixing,
+    Plan,
+    difference,
+)
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
 from vgaudit.reports.comparison import SCHEMA_VERSION
@@ -75,12 +84,19 @@ def _head(done: Fixing) -> Iterator[str]:
 def gain(done: Fixing) -> str:
     """Returns one sentence on how far the winner is ahead of control and start."""
     ours, theirs = done.estimate(done.kept), done.estimate(done.control)
+    ahead = difference(ours, theirs)
     assert done.base is not None
     return (
         f"{done.metric}: {_score(done, ours.mean)} with {visible(done.kept)}, "
-        f"{_score(done, theirs.mean)} with {visible(done.control)}, "
+        f"{_score(done, theirs.mean)} with {visible(done.control)} (ahead by "
+        f"{_apart(done, ahead.mean)} ± {_apart(done, ahead.half)}), "
         f"{_score(done, done.base)} as it came{_constant(done)}"
     )
+
+
+def _apart(done: Fixing, value: float) -> str:
+    """Returns a difference of two scores as it is written."""
+    return f"{100 * value:.1f} %" if done.metric == "accuracy" else f"{value:.4g}"
 
 
 def _constant(done: Fixing) -> str:

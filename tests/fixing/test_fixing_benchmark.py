@@ -1,0 +1,86 @@
+"""The benchmark's counting, on rows made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.detection.score import wilson
+from benchmarks.repairs.run import sick
+from benchmarks.repairs.table import explained, learned, render, repairable, stored
+
+
+def row(name: str, final: float | None, **arms: float):
+    """Returns a row of the report half; ``arms`` are what each family delivers."""
+    made = {
+        family: {
+            "finalist": f"{family} 1",
+            "kept": arms.get(family, 0.4),
+            "proofs": [arms.get(family, 0.4)] * 3,
+            "first": {f"{family} 1": 0.4},
+            "second": {f"{family} 1": arms.get(f"{family}_second", 0.4)},
+        }
+        for family in ("treatment", "sweep", "random")
+    }
+    return {
+        "name": name,
+        "half": "report",
+        "status": "nothing" if final is None else "repaired",
+        "kept": "" if final is None else "treatment 1",
+        "kept_family": "treatment",
+        "chance": 0.4,
+        "final": 0.4 if final is None else final,
+        "arms": made,
+    }
+
+
+def test_the_margin_is_a_share_of_what_a_constant_answer_leaves() -> None:
+    found = row("a", 0.7)
+
+    assert explained(found, 0.7) == pytest.approx(0.5)
+    assert not learned(found, 0.57)  # 0.4 + 0.3 · 0.6 = 0.58
+    assert learned(found, 0.59)
+    assert not learned(found, None)
+
+
+def test_one_short_training_makes_a_model_repairable() -> None:
+    assert not repairable(row("a", None))
+    assert repairable(row("a", None, random_second=0.9))
+
+
+def test_rates_are_of_what_is_repairable() -> None:
+    rows = [
+        row("a", 1.0, treatment=1.0),
+        row("b", 1.0, treatment=1.0, random=1.0),
+        row("c", None, sweep_second=0.9),
+        row("d", None),
+    ]
+    lines = render(rows).splitlines()
+    delivered = next(line for line in lines if "as delivered" in line)
+    drawn = next(line for line in lines if line.startswith("| random repair alone"))
+
+    assert "4; 3" in lines[2]
+    assert "2, 66.7 %" in delivered
+    assert "1, 33.3 %" in drawn
+    assert f"({100 * wilson(2, 3)[0]:.1f}–{100 * wilson(2, 3)[1]:.1f})" in delivered
+    # Of three models, one gains 1, one 1 and one nothing.
+    assert "| 0.67 ±" in delivered
+    assert "Missed by `fix`: `c` (nothing)." in lines
+
+
+def test_half_a_line_of_a_killed_run_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text('{"name":"a"}\n{"name":"b')
+
+    assert [found["name"] for found in stored(file)] == ["a"]
+
+
+def test_every_sick_model_is_in_one_half_and_the_order_is_always_the_same() -> None:
+    found = sick()
+
+    assert [one.spec.name for one in found] == [one.spec.name for one in sick()]
+    halves = [one.half for one in found]
+    assert set(halves) == {"develop", "report"}
+    assert 0.4 < halves.count("report") / len(halves) < 0.6
+    assert all(one.optimizers for one in found)
