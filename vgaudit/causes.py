@@ -77,6 +77,7 @@ def _inside(cause: Finding, effect: Finding, places: Places) -> bool:
 # Effect → causes, the first one that holds counts. No chain of these leads back.
 FOLLOWS: dict[str, tuple[tuple[str, Holds], ...]] = {
     "VG101": (("VG001", _anywhere), ("VG108", _inside), ("VG301", _loses)),
+    "VG102": (("VG001", _anywhere), ("VG301", _loses)),
     "VG103": (("VG001", _anywhere), ("VG302", _blocks), ("VG301", _blocks)),
     "VG105": (("VG201", _anywhere), ("VG108", _inside), ("VG301", _loses)),
     "VG107": (("VG001", _anywhere), ("VG201", _anywhere), ("VG203", _anywhere)),

@@ -6,12 +6,13 @@ import contextlib
 import io
 import logging
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from vgaudit.data.attributes import Attributes
 
 SMALL_MODEL = 5_000_000
 """Parameters up to which a real run is quicker than a fake one."""
@@ -21,46 +22,14 @@ SMALL_MODEL = 5_000_000
 def untouched(model: nn.Module) -> Iterator[None]:
     """Restores the class and every attribute of every module.
 
-    Containers are restored one level deep. Tensors kept as plain attributes are
-    replaced by clones for the time. Lazy modules change their class.
+    Tensors kept as plain attributes are replaced by clones for the time.
     """
-    saved = [_save(module) for module in model.modules()]
+    before = Attributes(model.modules())
+    before.spare_tensors()
     try:
         yield
     finally:
-        for module, kind, training, attributes, contents in saved:
-            if type(module) is not kind:
-                module.__class__ = kind
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            for name, content in contents.items():
-                _refill(attributes[name], content)
-            if module.training is not training:  # a script keeps it elsewhere
-                module.training = training
-
-
-_Saved = tuple[nn.Module, type[nn.Module], bool, dict[str, Any], dict[str, Any]]
-
-
-def _save(module: nn.Module) -> _Saved:
-    attributes = dict(module.__dict__)
-    contents = {
-        name: value.copy()
-        for name, value in attributes.items()
-        if type(value) in (dict, OrderedDict, list, set)
-    }
-    for name, value in attributes.items():
-        if isinstance(value, Tensor):
-            module.__dict__[name] = value.detach().clone()
-    return module, type(module), module.training, attributes, contents
-
-
-def _refill(container: Any, content: Any) -> None:
-    container.clear()
-    if isinstance(container, list):
-        container.extend(content)
-    else:
-        container.update(content)
+        before.restore()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
-"""Putting back the Python attributes of modules that a forward pass changes.
+"""Putting back what user code changes on modules: their classes and attributes.
 
 Attributes are put back by reference, and the contents of lists, dicts, sets,
 deques and numpy arrays in them however deep; the inside of other objects is
-not followed.
+not followed. Lazy modules change their class; scripts keep their mode elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _CONTAINERS = (list, dict, set, deque)
 
@@ -21,11 +21,14 @@ class Attributes:
     """The attributes of some modules, as they were when this was made."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._modules = [(module, dict(module.__dict__)) for module in modules]
+        self._modules = [
+            (module, type(module), module.training, dict(module.__dict__))
+            for module in modules
+        ]
         self._contents: dict[int, tuple[Any, Any]] = {}
         numpy = sys.modules.get("numpy")
         self._array: Any = numpy.ndarray if numpy else ()
-        for _, attributes in self._modules:
+        for *_, attributes in self._modules:
             self._keep(attributes.values())
 
     def _keep(self, values: Iterable[Any]) -> None:
@@ -45,12 +48,23 @@ class Attributes:
             elif isinstance(value, self._array):
                 self._contents[id(value)] = value, value.copy()
 
+    def spare_tensors(self) -> None:
+        """Puts clones in the place of tensors that are plain attributes."""
+        for module, *_, attributes in self._modules:
+            for name, value in attributes.items():
+                if isinstance(value, Tensor):
+                    module.__dict__[name] = value.detach().clone()
+
     def restore(self) -> None:
         """Puts everything back."""
-        for module, attributes in self._modules:
+        for module, kind, training, attributes in self._modules:
+            if type(module) is not kind:
+                module.__class__ = kind
             for name in [name for name in module.__dict__ if name not in attributes]:
                 del module.__dict__[name]
             module.__dict__.update(attributes)
+            if module.training is not training:  # a script keeps it elsewhere
+                module.training = training
         for value, content in self._contents.values():
             if isinstance(value, self._array):
                 value[...] = content
