@@ -31,6 +31,8 @@ def ladder(scan: Scan) -> tuple[Pass, Precision]:
         if finer is None:
             break
         scan.say(f"measuring again in {dtype_name(finer)}: {why}")
+        # Its clones and their gradients would be in the way of the larger ones.
+        best.batches.weights.forget_values()
         try:
             again = measure_all(scan, finer)
         except CannotRun as error:

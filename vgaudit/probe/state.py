@@ -20,12 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgaudit.data.attributes import Attributes
 from vgaudit.distributed.sharding import local, whole_norms
 from vgaudit.errors import CannotRun
 from vgaudit.probe import norms
+from vgaudit.probe.attributes import Attributes
 from vgaudit.probe.naming import class_of
 from vgaudit.probe.parameters import Gradients, ParameterFigures
+
+_WORTH_SHARING = 1 << 20
+"""Bytes from which a clone shares memory with its original until one is written to."""
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 # Other libraries put the model's name in front: SwinDropPath, StableDropout.
@@ -151,6 +154,15 @@ class Weights:
     tied: dict[str, list[str]]
     norms: dict[str, float]
     types: dict[str, str]
+
+    def forget_values(self) -> None:
+        """Keeps names, shapes and figures alone, so that the memory can be used."""
+        for name, parameter in self.parameters.items():
+            if type(parameter) is nn.Parameter:
+                self.parameters[name] = nn.Parameter(
+                    torch.empty_like(parameter, device="meta"),
+                    requires_grad=parameter.requires_grad,
+                )
 
 
 def weights_of(model: nn.Module) -> Weights:
@@ -289,12 +301,33 @@ def _clone(
         target = dtype.to_complex()
     elif dtype is not None and tensor.is_floating_point():
         target = dtype
-    clone = tensor.detach().to(device=device, dtype=target, copy=True)
+    clone = _shared(tensor, device, target)
+    if clone is None:
+        clone = tensor.detach().to(device=device, dtype=target, copy=True)
     if not isinstance(tensor, nn.Parameter):
         return clone.requires_grad_(tensor.is_leaf and tensor.requires_grad)
     floating = clone.is_floating_point() or clone.is_complex()
     wanted = floating and (tensor.requires_grad or unfreeze)
     return nn.Parameter(clone, requires_grad=wanted)
+
+
+def _shared(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    """Returns a clone that takes memory only when it or the original is written to.
+
+    None where that saves little, or torch cannot do it: for memory of other libraries,
+    and for parts of a larger storage, all of which would be copied then.
+    """
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+    if not plain or tensor.dtype != dtype or tensor.is_meta or tensor.is_quantized:
+        return None
+    size = tensor.numel() * tensor.element_size()
+    here = tensor.device == torch.empty(0, device=device).device
+    if not here or size < _WORTH_SHARING or tensor.untyped_storage().nbytes() != size:
+        return None
+    try:
+        return torch._lazy_clone(tensor.detach())
+    except RuntimeError:
+        return None
 
 
 @contextlib.contextmanager

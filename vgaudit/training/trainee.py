@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vgaudit.distributed.sharding import is_sharded, shard
 from vgaudit.errors import BadConfig
-from vgaudit.optim.sharding import is_sharded
 from vgaudit.probe.tensors import map_tensors
 from vgaudit.retraining import Parallel
 from vgaudit.training.course import Course
 from vgaudit.training.crew import Crew, state_of
-from vgaudit.training.sharded import shard, spread_like
 from vgaudit.training.weights import put, snapshot
 from vgaudit.treatments.copying import copied
 
@@ -213,6 +212,24 @@ def trainee(plain: nn.Module, course: Course, parallel: Parallel) -> Trainee:
             hint="start it with torchrun --nproc-per-node N -m vgaudit retrain …",
         )
     return Trainee(plain)
+
+
+def spread_like(value: Any, parameter: Tensor) -> Any:
+    """Returns a whole tensor of a parameter's shape, spread as the parameter is.
+
+    Other values, and those of parameters that are not spread, come back as they are.
+    """
+    if not isinstance(value, Tensor) or not is_sharded(parameter):
+        return value
+    if value.shape != parameter.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    known = cast(Any, parameter)
+    device = cast(Tensor, known.to_local()).device
+    return distribute_tensor(
+        value.to(device), known.device_mesh, list(known.placements)
+    )
 
 
 def _entire(tensor: Tensor) -> Tensor:
