@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgaudit.data.attributes import Attributes
 from vgaudit.distributed.sharding import local, whole_norms
 from vgaudit.errors import CannotRun
 from vgaudit.probe import norms
-from vgaudit.probe.attributes import Attributes
 from vgaudit.probe.naming import class_of
 from vgaudit.probe.parameters import Gradients, ParameterFigures
 
