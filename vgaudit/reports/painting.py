@@ -41,6 +41,9 @@ LABELS = 12
 ACROSS = 6
 """Histograms beside each other."""
 
+CELL = 1.7
+"""Inches that a histogram takes in height, with its words."""
+
 PALE = 0.35
 """How much of its colour a bar keeps that gives gradient back."""
 
@@ -74,7 +77,8 @@ def budget_of(flow: GradientFlow) -> Painter:
                 )
                 level += part.decades
         _depth_axis(axes, flow, budget.scale(found))
-        axes.legend(frameon=False, fontsize=8)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
 
     return paint
 
@@ -150,6 +154,7 @@ def histograms_of(smalls: Sequence[histograms.Small]) -> Painter:
 
     def paint(axes: Axes) -> None:
         axes.set_axis_off()
+        axes.get_figure().set_size_inches(10.0, CELL * down)
         for i, one in enumerate(smalls):
             row, column = divmod(i, ACROSS)
             # Shares of the picture: a cell, and what its words take.

@@ -40,14 +40,14 @@ def draw(
     Args:
         runs: the treatment first, then the controls.
         metric: what ``Epoch.metric`` is, such as ``accuracy``.
-        limits: of rules on the trunk; those beyond its scale are left out.
+        limits: of rules on the trunk; those of errors inside its scale are drawn.
     """
     if not any(run.epochs for run in runs):
         return None
     loss, steep = _loss(runs)
     name = "log₁₀ of the loss" if steep else "loss"
     panels = [_panel(loss, name, ANY)]
-    marks = tuple((limit.value, limit.words) for limit in limits)
+    marks = tuple((x.value, x.words) for x in limits if x.kind == "limit-error")
     for curves, title, least, shown in (
         (series(runs, lambda e: e.metric), metric or "metric", ANY, ()),
         (series(runs, lambda e: e.attenuation), "trunk, decades", (-4.0, 0.4), marks),
@@ -112,6 +112,7 @@ def _panel(
         least=least,
         height=200.0,
         marks=marks,
+        level="error",
     )
     heading = svg.element("h4", {}, svg.text(called(title)))
     return svg.element("div", {"class": "panel"}, heading, chart(curves, panel))

@@ -43,6 +43,7 @@ class Panel:
         least: range that the vertical scale covers at least.
         height: pixels.
         marks: values at which a dashed line is drawn, with its words.
+        level: that the marks are limits of: ``warning`` or ``error``.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Panel:
     least: tuple[float, float]
     height: float = 220.0
     marks: tuple[tuple[float, str], ...] = ()
+    level: str = "warning"
 
 
 def scales(series: Sequence[Series], panel: Panel) -> tuple[Linear, Linear]:
@@ -81,15 +83,14 @@ def chart(series: Sequence[Series], panel: Panel) -> str:
         panel.title,
         panel.description,
         frame.levels(y, unit=panel.up),
-        *(_mark(y(value), words) for value, words in inside),
+        *(_mark(y(value), words, f"limit-{panel.level}") for value, words in inside),
         svg.stretched(panel.height, *shapes),
         frame.upright(x, panel.height),
         frame.named(panel.across, panel.height),
     )
 
 
-def _mark(place: float, words: str) -> str:
-    kind = "limit-warning"
+def _mark(place: float, words: str, kind: str) -> str:
     line = svg.line((0, place), (100, place), kind=kind)
     return line + svg.label(words, 99.4, place - 5, kind=f"{kind} words", anchor="end")
 
