@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vgaudit.plain import visible
 
@@ -43,16 +44,21 @@ def typed(kind: type[T], record: object) -> T:
     from pydantic import ValidationError
 
     try:
-        return adapter(kind).validate_python(record)
+        made: T = adapter(kind).validate_python(record)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = tuple(str(part) for part in first["loc"])
         raise Mismatch(path, first["type"], str(first["msg"])) from error
+    return made
+
+
+def adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Returns what checks records of a kind; made once, when first asked for."""
+    return _made(cast(Hashable, kind))
 
 
 @cache
-def adapter(kind: type[T]) -> TypeAdapter[T]:
-    """Returns what checks records of a kind; made once, when first asked for."""
+def _made(kind: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
