@@ -25,6 +25,9 @@ SMALL_SIDES = (64, 128)
 LISTED: dict[str, Any] = json.loads(
     Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
 )
+RESIZING = ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet", "fcos")
+"""Detectors that bring every image to 800 pixels, if they are not told otherwise."""
+DETECTED_SIDE = 128
 VIT_PATCHES = 4
 """Patches along a side of the smaller images that vision transformers get."""
 
@@ -91,6 +94,8 @@ def build(entry: Entry, side: int) -> Built:
     if side and entry.part == "torchvision" and entry.name.startswith("vit_"):
         side = VIT_PATCHES * int(entry.name.rpartition("_")[2])
         arguments = {"image_size": side}
+    if entry.part == "torchvision" and entry.name.startswith(RESIZING):
+        arguments = {"min_size": DETECTED_SIDE, "max_size": DETECTED_SIDE}
     texts = {name: str(value) for name, value in arguments.items()}
     loaded = load(f"{entry.part}:{entry.name}", LoadOptions(model_args=texts))
     hint = loaded.example

@@ -40,6 +40,8 @@ class ConvertOptions:
         refit: after ``ar`` and ``rescale`` of a layer, fit the next Linear layer so
             that the function stays nearly the same; None where nothing is centred
             and the activation saturates.
+        ar_axis: ``NAME=-1`` or ``NAME=-2``: which dimension of a parameter that is
+            used by hand runs over the units, from the end.
         normed: convert layers before a normalization too, where ``ar`` and
             ``rescale`` do nothing.
         start: shape that ``adact`` starts from.
@@ -63,6 +65,7 @@ class ConvertOptions:
     fold: bool | None = None
     centre: bool | None = None
     refit: bool | None = None
+    ar_axis: tuple[str, ...] = ()
     normed: bool = False
     start: Start = "auto"
     hinges: int = 9

@@ -160,6 +160,15 @@ BorderOption = Annotated[
         rich_help_panel=AUTO_ROTATION,
     ),
 ]
+ArAxis = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=-1 or NAME=-2: which dimension of a parameter that the model "
+        "multiplies with by hand runs over the units; may be repeated.",
+        metavar="NAME=AXIS",
+        rich_help_panel=AUTO_ROTATION,
+    ),
+]
 Fold = Annotated[
     bool | None,
     typer.Option(

@@ -12,6 +12,15 @@ from vgaudit.nn.grid import Grid
 from vgaudit.nn.hits import watch_hinges
 from vgaudit.nn.inputs import Inputs
 from vgaudit.nn.limit import Limit, draw_limit
+from vgaudit.nn.parameters import (
+    Matrix,
+    bake_parameter,
+    fold_parameter_,
+    parameter_size,
+    rotate_parameter,
+    rotated_parameters,
+    set_parameter_limit_,
+)
 from vgaudit.nn.piecewise_linear import PiecewiseLinear
 from vgaudit.nn.recurrent import (
     AutoRotatedGRU,
@@ -52,19 +61,26 @@ __all__ = [
     "Grid",
     "Inputs",
     "Limit",
+    "Matrix",
     "PiecewiseLinear",
     "Rotation",
     "Unfused",
     "activation",
     "auto_rotate",
     "bake",
+    "bake_parameter",
     "calibrate_",
     "center_",
     "draw_limit",
     "exceedance",
     "fold_",
+    "fold_parameter_",
     "gate_limits",
     "is_hub_conv1d",
+    "parameter_size",
+    "rotate_parameter",
+    "rotated_parameters",
+    "set_parameter_limit_",
     "unfuse",
     "watch_hinges",
 ]

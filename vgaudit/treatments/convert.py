@@ -191,10 +191,10 @@ def _plain(model: nn.Module, options: ConvertOptions) -> _Work:
     work.refusals += [
         Refusal(
             path=path,
-            kind=type(layer).__name__,
+            kind=kind,
             reason="left out by --layers or --skip",
         )
-        for path, layer in rotated.items()
+        for path, kind in rotated.items()
         if path not in paths
     ]
     work.edits, work.steps = make_plain(model, paths)
@@ -220,10 +220,11 @@ def _called(
     model: nn.Module, targets: Sequence[LayerTarget], batch: Batch, work: _Work
 ) -> list[LayerTarget]:
     """Returns the layers whose forward runs as often as their weight is used."""
-    counts = running.count_calls(model, [target.path for target in targets], batch)
+    layers = [target.path for target in targets if not target.parameter]
+    counts = running.count_calls(model, layers, batch)
     kept = []
     for target in targets:
-        if counts[target.path] == target.calls:
+        if target.parameter or counts[target.path] == target.calls:
             kept.append(target)
             continue
         reason = (
@@ -245,7 +246,8 @@ def _centring(
         return False
     if options.centre is not None:
         return options.centre
-    stuck = is_stuck(survey(model, targets, batches).values())
+    layers = [target for target in targets if not target.parameter]
+    stuck = is_stuck(survey(model, layers, batches).values())
     if stuck:
         work.notes.append(
             "the signal dies on its way through the layers: each was centred"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from torch import fx, nn
 
 from vgaudit.conversion import ConvertOptions, Refusal
+from vgaudit.errors import BadConfig
 from vgaudit.nn import Unfused, is_hub_conv1d
 from vgaudit.treatments import nodes, provenance, roles, weights
 from vgaudit.treatments.recorded import Act
@@ -39,6 +40,8 @@ class LayerTarget:
         norms: normalizations between layer and activation.
         calls: how often the layer runs in one pass.
         following: the Linear layer that alone takes what comes of it, or empty.
+        parameter: of a module that multiplies with it by hand; empty for a layer.
+        axis: of the parameter's units, from the end.
     """
 
     path: str
@@ -47,6 +50,13 @@ class LayerTarget:
     norms: list[str] = field(default_factory=list)
     calls: int = 0
     following: str = ""
+    parameter: str = ""
+    axis: int = 0
+
+    @property
+    def name(self) -> str:
+        """The module, or its parameter."""
+        return f"{self.path}.{self.parameter}".strip(".")
 
 
 @dataclass(slots=True)
@@ -84,15 +94,15 @@ class Plan:
 
 def plan_layers(graph: fx.Graph, model: nn.Module, options: ConvertOptions) -> Plan:
     """Returns the layers that feed hidden activations, for ``ar`` and ``rescale``."""
-    plan = Plan()
+    plan, declared = Plan(), axes_of(options)
     alive = roles.hidden(graph)
     found: dict[str, LayerTarget] = {}
     for node in graph.nodes:
         act = nodes.act_of(node)
         if act is None:
             continue
-        path, norms, reason = _source(node, graph, model, alive)
-        if not reason and not chosen(options, path, act.site.key):
+        fed, norms, reason = _source(node, model, alive, declared)
+        if not reason and not chosen(options, fed.path, fed.name, act.site.key):
             reason = "left out by --layers or --skip"
         if not reason and norms and not options.normed:
             reason = (
@@ -102,11 +112,13 @@ def plan_layers(graph: fx.Graph, model: nn.Module, options: ConvertOptions) -> P
         if reason:
             plan.refuse(act, reason)
             continue
-        target = found.setdefault(path, LayerTarget(path, act.site.kind, norms=norms))
+        target = found.setdefault(fed.name, fed)
+        target.kind, target.norms = target.kind or act.site.kind, target.norms or norms
         target.acts.append(act)
         target.following = _following(node, graph)
-    for path, target in found.items():
-        _settle(plan, graph, target, f"{path}.weight" if path else "weight")
+    for name, target in found.items():
+        weight = name if target.parameter else f"{name}.weight".lstrip(".")
+        _settle(plan, graph, target, weight)
     _recurrent(plan, graph, model, options)
     return plan
 
@@ -174,27 +186,63 @@ def _settle(plan: Plan, graph: fx.Graph, target: LayerTarget, weight: str) -> No
 
 
 def _source(
-    node: fx.Node, graph: fx.Graph, model: nn.Module, alive: set[fx.Node]
-) -> tuple[str, list[str], str]:
-    """Returns path, norms and an empty reason, or why there is no such layer."""
+    node: fx.Node, model: nn.Module, alive: set[fx.Node], declared: Mapping[str, int]
+) -> tuple[LayerTarget, list[str], str]:
+    """Returns the layer, norms and an empty reason, or why there is no such layer."""
+    nothing = LayerTarget("", "")
     reason = _no_hidden_activation(node, alive)
     if reason:
-        return "", [], reason
-    chain = provenance.trace_back(node)
+        return nothing, [], reason
+    chain = provenance.trace_back(node, declared)
     if chain.source is None:
-        return "", [], chain.reason
+        return nothing, [], chain.reason
     if any(True for _ in provenance.strangers(node, chain)):
-        return "", [], "the layer's output is also used elsewhere"
-    name = weights.weight_name(chain.source)
+        return nothing, [], "the layer's output is also used elsewhere"
+    name = weights.declared_in(chain.source, declared)
+    name = name or weights.weight_name(chain.source)
     if name is None:
-        return "", [], weights.computed(chain.source)
-    path = name.rpartition(".")[0]
+        return nothing, [], weights.computed(chain.source)
+    path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
-    if not name.endswith("weight") or not _fits(module, chain.source):
-        return "", [], f"fed by {path} ({type(module).__name__}), whose axis is unknown"
-    if nodes.path_of(chain.source) != path:
-        return "", [], f"the weight of {path} is used outside its forward"
-    return path, chain.norms, ""
+    if leaf == "weight" and name not in declared and _fits(module, chain.source):
+        if nodes.path_of(chain.source) != path:
+            return nothing, [], f"the weight of {path} is used outside its forward"
+        return LayerTarget(path, ""), chain.norms, ""
+    axis = declared.get(name) or _axis(module, leaf, chain.source)
+    if axis is None:
+        kind = type(module).__name__
+        reason = f"fed by {path} ({kind}), whose axis is unknown: declare --ar-axis"
+        return nothing, [], reason
+    return LayerTarget(path, "", parameter=leaf, axis=axis), chain.norms, ""
+
+
+def axes_of(options: ConvertOptions) -> dict[str, int]:
+    """Returns the axes that were declared: parameter → −1 or −2.
+
+    Raises:
+        BadConfig: no such form.
+    """
+    found: dict[str, int] = {}
+    for text in options.ar_axis:
+        name, _, axis = text.rpartition("=")
+        if not name or axis not in ("-1", "-2"):
+            raise BadConfig(
+                f"--ar-axis {text}",
+                hint="give NAME=-1 or NAME=-2: the dimension of the units",
+            )
+        found[name] = int(axis)
+    return found
+
+
+def _axis(module: nn.Module, leaf: str, source: fx.Node) -> int | None:
+    """Returns the axis of the units of a matrix used by hand, where its use tells."""
+    parameter = module._parameters.get(leaf)
+    if parameter is None or parameter.dim() < 2 or isinstance(module, LAYERS):
+        return None
+    product = weights.weight_of(source)
+    if product is not None:
+        return -2 if product.rows else -1
+    return -2 if nodes.name_of(source) == "linear" else None
 
 
 def _fits(module: nn.Module, source: fx.Node) -> bool:

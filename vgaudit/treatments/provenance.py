@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -24,7 +24,7 @@ from vgaudit.treatments.nodes import (
     operands,
     path_of,
 )
-from vgaudit.treatments.weights import weight_name, weight_of
+from vgaudit.treatments.weights import declared_in, weight_name, weight_of
 
 
 @dataclass(slots=True)
@@ -46,15 +46,21 @@ class Chain:
     stochastic: bool = False
 
 
-def trace_back(activation: fx.Node) -> Chain:
-    """Returns the chain behind an activation node."""
+def trace_back(activation: fx.Node, declared: Collection[str] = ()) -> Chain:
+    """Returns the chain behind an activation node.
+
+    Args:
+        activation: where to begin.
+        declared: parameters whose products are a source, whatever their form.
+    """
     chain = Chain()
     place = first_operand(activation)
     biases: list[str] = []
     while place is not None:
         chain.nodes.append(place)
         name = name_of(place)
-        if name in WEIGHTED or weight_of(place) is not None:
+        known = name in WEIGHTED or weight_of(place) is not None
+        if known or declared_in(place, declared) is not None:
             chain.source = place
             return _with_biases(chain, biases)
         added = _added_parameter(place)
@@ -83,9 +89,14 @@ def _added_parameter(node: fx.Node) -> str | None:
 
 
 def _with_biases(chain: Chain, biases: list[str]) -> Chain:
-    """Returns a chain on which only the layer's own bias is added, or the reason."""
+    """Returns a chain on which only the layer's own bias is added, or the reason.
+
+    Beside a matrix that a module multiplies with by hand, any may be.
+    """
     assert chain.source is not None
-    owner = (weight_name(chain.source) or "").rpartition(".")[0]
+    owner, _, leaf = (weight_name(chain.source) or "").rpartition(".")
+    if leaf != "weight":
+        return chain
     own = f"{owner}.bias" if owner else "bias"
     for name in biases:
         if name != own:
@@ -115,7 +126,10 @@ def _obstacle(node: fx.Node, name: str) -> str:
     if name in MATRIX_PRODUCTS:
         if not any(is_parameter(arg) for arg in operands(node)):
             return f"a product of data (`{name}`) feeds it"
-        return f"the weight is a raw parameter of `{name}`: its output axis is unknown"
+        return (
+            f"the weight is a raw parameter of `{name}`: its output axis is unknown; "
+            "declare it with --ar-axis"
+        )
     return f"`{name}` feeds it, which is no Linear or convolution"
 
 

@@ -9,48 +9,23 @@ Source: the idea is that of layer-sequential unit variance, arXiv 1511.06422.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vgaudit.conversion import ConvertOptions, Edit, Refusal
+from vgaudit.conversion import ConvertOptions, Edit
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.nn import ACTIVATIONS, AutoRotation, is_hub_conv1d
+from vgaudit.treatments import raw_parameters
+from vgaudit.treatments.done import Done
 from vgaudit.treatments.plan import LayerTarget
 from vgaudit.treatments.refit import Refit
+from vgaudit.treatments.rotation_options import limit_of
 from vgaudit.treatments.statistics import check_alive, survey
 from vgaudit.treatments.steps import Step, add_bias, units_of
-
-DEFAULT_LIMIT = 4.0
-
-
-@dataclass(slots=True)
-class Done:
-    """What was done to the layers of a model: for the user, and to be replayed."""
-
-    edits: list[Edit] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-
-    def add(self, edit: Edit | None, steps: Sequence[Step]) -> None:
-        """Notes a layer; steps without an edit change nothing, but must be replayed."""
-        self.edits += [edit] if edit is not None else []
-        self.steps += steps
-
-    def refuse(self, target: LayerTarget, error: CannotRewrite) -> None:
-        """Notes why a layer was left as it was."""
-        site = target.acts[0].site if target.acts else None
-        self.refusals.append(
-            Refusal(
-                path=site.key if site else target.path,
-                kind=target.kind,
-                reason=error.message.removeprefix("VG701 "),
-                source=site.source if site else None,
-            )
-        )
 
 
 def rescale(
@@ -73,6 +48,9 @@ def rescale(
         )
     done = Done()
     for target in targets:
+        if target.parameter:
+            raw_parameters.treat_in(done, model, target, batches, options)
+            continue
         steps = with_bias(model, target) if centre else []
         keeper = refitter(model, target, batches, options, centre=centre)
         try:
@@ -148,14 +126,6 @@ def with_refit(edit: Edit, keeper: Refit | None) -> Edit:
     if keeper is None:
         return edit
     return replace(edit, change=f"{edit.change}; {keeper.apply()}")
-
-
-def limit_of(kind: str, options: ConvertOptions) -> float:
-    """Returns L: what was asked, else the activation's default."""
-    if options.limit is not None:
-        return options.limit
-    known = ACTIVATIONS.get(kind)
-    return known.limit if known is not None else DEFAULT_LIMIT
 
 
 @torch.no_grad()

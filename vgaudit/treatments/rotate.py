@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,22 +24,20 @@ from vgaudit.nn import (
     Limit,
     auto_rotate,
     bake,
+    bake_parameter,
     draw_limit,
     fold_,
     gate_limits,
+    rotated_parameters,
 )
+from vgaudit.treatments import raw_parameters
+from vgaudit.treatments.done import Done
 from vgaudit.treatments.plan import LayerTarget
-from vgaudit.treatments.rescale import (
-    Done,
-    limit_of,
-    refitter,
-    transform_,
-    with_bias,
-    with_refit,
-)
+from vgaudit.treatments.rescale import refitter, transform_, with_bias, with_refit
 from vgaudit.treatments.rotation_options import (
     denominator_of,
     inputs_of,
+    limit_of,
     source_of,
     type_of,
 )
@@ -69,8 +67,12 @@ def rotate(
     """Rotates layers in place; one without a signal is refused."""
     done = Done()
     # Where the function is kept, one pass shows all layers as they will be.
-    known = survey(model, targets, batches) if options.preserve else {}
+    layers = [target for target in targets if not target.parameter]
+    known = survey(model, layers, batches) if options.preserve else {}
     for target in targets:
+        if target.parameter:
+            raw_parameters.treat_in(done, model, target, batches, options)
+            continue
         steps = []
         if centre and not options.preserve:
             steps += with_bias(model, target)
@@ -242,34 +244,34 @@ def _calibrate(layer: AutoRotation, turned: Tensor, limit: float) -> None:
 def turn_of(layer: nn.Module) -> Turn:
     """Returns how a layer is rotated, without its tensors."""
     assert isinstance(layer, AutoRotation)
-    how = layer.rotation
-    return Turn(
-        denominator=asdict(how.denominator),
-        inputs=how.inputs,
-        scalar_inputs=layer.ar_center.dim() == 0,
-        limit_type=how.limit_type,
-        storage=how.storage,
-    )
+    return Turn.of(layer.rotation, scalar_inputs=layer.ar_center.dim() == 0)
 
 
-def rotated_layers(model: nn.Module) -> dict[str, AutoRotation]:
-    """Returns the auto-rotated layers of a model by path, each once."""
-    return {
-        path: module
-        for path, module in model.named_modules()
-        if isinstance(module, AutoRotation)
-    }
+def rotated_layers(model: nn.Module) -> dict[str, str]:
+    """Returns what is auto-rotated in a model: path → kind, each once."""
+    found: dict[str, str] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, AutoRotation):
+            found[path] = type(module).__name__
+        for name in rotated_parameters(module):
+            found[f"{path}.{name}".lstrip(".")] = "Parameter"
+    return found
 
 
 def make_plain(model: nn.Module, paths: Sequence[str]) -> tuple[list[Edit], list[Step]]:
-    """Turns auto-rotated layers back into plain ones with the weights ρ·w and ρ·b."""
+    """Turns what is auto-rotated back into plain weights: ρ·w and ρ·b."""
     edits, steps = [], []
     for path in paths:
-        layer = model.get_submodule(path)
-        assert isinstance(layer, AutoRotation)
-        kind = type(layer).__name__
-        bake(layer)
-        change = f"baked into a plain {type(layer).__name__}"
+        kind = rotated_layers(model)[path]
+        if kind == "Parameter":
+            owner, _, name = path.rpartition(".")
+            bake_parameter(model.get_submodule(owner), name)
+            change = "baked into a plain parameter"
+        else:
+            layer = model.get_submodule(path)
+            assert isinstance(layer, AutoRotation)
+            bake(layer)
+            change = f"baked into a plain {type(layer).__name__}"
         edits.append(Edit(path=path, kind=kind, change=change))
         steps.append(Step(kind="bake", path=path))
     return edits, steps

@@ -6,8 +6,10 @@ from typing import Any
 
 from vgaudit.conversion import ConvertOptions, LimitSource
 from vgaudit.errors import BadConfig
-from vgaudit.nn import Denominator, Inputs
+from vgaudit.nn import ACTIVATIONS, Denominator, Inputs
 from vgaudit.treatments.statistics import LayerStatistics
+
+DEFAULT_LIMIT = 4.0
 
 
 def check(options: ConvertOptions) -> None:
@@ -62,3 +64,11 @@ def inputs_of(found: LayerStatistics, options: ConvertOptions) -> Inputs:
         return Inputs.range(found.inputs.low, found.inputs.high)
     mean, std = found.inputs.moments()
     return Inputs.moments(mean.float(), std.float())
+
+
+def limit_of(kind: str, options: ConvertOptions) -> float:
+    """Returns L: what was asked, else the activation's default."""
+    if options.limit is not None:
+        return options.limit
+    known = ACTIVATIONS.get(kind)
+    return known.limit if known is not None else DEFAULT_LIMIT

@@ -7,7 +7,7 @@ steps travel with the model (``steps_of``) and in the recipe beside its weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,9 +20,12 @@ from vgaudit.nn import (
     Grid,
     Inputs,
     Limit,
+    Matrix,
     PiecewiseLinear,
+    Rotation,
     auto_rotate,
     bake,
+    rotate_parameter,
     unfuse,
 )
 from vgaudit.plain import visible
@@ -32,7 +35,15 @@ from vgaudit.treatments.source import CallEdit
 
 _ATTRIBUTE = "vgaudit_steps"
 Kind = Literal[
-    "bias", "rotate", "bake", "module", "attribute", "calls", "unfuse", "trace"
+    "bias",
+    "rotate",
+    "parameter",
+    "bake",
+    "module",
+    "attribute",
+    "calls",
+    "unfuse",
+    "trace",
 ]
 
 
@@ -80,6 +91,17 @@ class Turn:
     limit_type: str
     storage: str
 
+    @classmethod
+    def of(cls, how: Rotation, *, scalar_inputs: bool) -> Turn:
+        """Returns the turn of a rotation."""
+        return cls(
+            denominator=asdict(how.denominator),
+            inputs=how.inputs,
+            scalar_inputs=scalar_inputs,
+            limit_type=how.limit_type,
+            storage=how.storage,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -87,7 +109,8 @@ class Step:
 
     Attributes:
         kind: ``bias``: a layer gets one. ``rotate``, ``bake``: a layer becomes
-            auto-rotated, or plain again. ``module``: an activation module is
+            auto-rotated, or plain again. ``parameter``: one that a module multiplies
+            with by hand becomes auto-rotated. ``module``: an activation module is
             replaced under all its names. ``attribute``: a function that is an
             attribute of a module. ``calls``: calls in the source of a module's
             methods. ``unfuse``: a recurrent layer runs step by step. ``trace``: the
@@ -98,6 +121,7 @@ class Step:
         calls: the calls, with ``lines`` in the same order.
         lines: the new activations.
         turn: the rotation.
+        axis: of the units of a rotated parameter, from the end.
     """
 
     kind: Kind
@@ -107,6 +131,7 @@ class Step:
     calls: tuple[CallEdit, ...] = ()
     lines: tuple[Line, ...] = ()
     turn: Turn | None = None
+    axis: int = 0
 
 
 class PassedOn(nn.Module):
@@ -138,7 +163,8 @@ def note(model: nn.Module, steps: Iterable[Step]) -> None:
     """Adds edits to those a model has had; a baked layer is as if never rotated."""
     done = [*steps_of(model), *steps]
     baked = {step.path for step in done if step.kind == "bake"}
-    kept = [s for s in done if s.kind not in ("rotate", "bake") or s.path not in baked]
+    turned = ("rotate", "parameter", "bake")
+    kept = [s for s in done if s.kind not in turned or s.path not in baked]
     _kept_in(model)[_ATTRIBUTE] = tuple(kept)
 
 
@@ -224,6 +250,19 @@ def _rotate(model: nn.Module, step: Step) -> None:
     without_fast_path(model.get_submodule(step.path.rpartition(".")[0]))
 
 
+def _parameter(model: nn.Module, step: Step) -> None:
+    turn = step.turn
+    assert turn is not None
+    path, _, name = step.path.rpartition(".")
+    rotate_parameter(
+        model.get_submodule(path),
+        Matrix(name, step.axis),
+        limit=Limit(1.0, turn.limit_type, turn.storage),  # type: ignore[arg-type]
+        denominator=Denominator(**turn.denominator),
+        inputs=Inputs(torch.zeros(()), torch.ones(()), turn.inputs),  # type: ignore[arg-type]
+    )
+
+
 def _bake(model: nn.Module, step: Step) -> None:
     layer = model.get_submodule(step.path)
     assert isinstance(layer, AutoRotation)
@@ -283,6 +322,7 @@ def _unfuse(model: nn.Module, step: Step) -> None:
 _MAKERS: dict[str, Callable[[nn.Module, Step], None]] = {
     "bias": _bias,
     "rotate": _rotate,
+    "parameter": _parameter,
     "bake": _bake,
     "module": _module,
     "attribute": _attribute,

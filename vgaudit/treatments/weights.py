@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import fx
 
 from vgaudit.treatments.nodes import (
     DROPOUTS,
+    MATRIX_PRODUCTS,
     NORMS,
     PARTS,
+    RESHAPES,
     TRANSPOSES,
     first_operand,
     is_parameter,
@@ -50,6 +53,24 @@ def weight_of(product: fx.Node) -> Weight | None:
     if node.op != "get_attr" or node.target == "constant":
         return None
     return Weight(str(node.target), rows=turns % 2 == 1)
+
+
+def declared_in(product: fx.Node, declared: Collection[str]) -> str | None:
+    """Returns the parameter of a product of any kind whose axis the user declared.
+
+    It may be one of a stack (``experts[index]``), or a view.
+    """
+    if name_of(product) not in MATRIX_PRODUCTS | {"linear"}:
+        return None
+    for operand in operands(product):
+        node = operand
+        while node.op == "call_function" and operands(node):
+            if name_of(node) not in RESHAPES | PARTS | TRANSPOSES:
+                break
+            node = operands(node)[0]
+        if node.op == "get_attr" and node.target in declared:
+            return str(node.target)
+    return None
 
 
 def weight_name(source: fx.Node) -> str | None:
