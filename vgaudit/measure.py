@@ -11,11 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import nn
 
 from vgaudit import data
-from vgaudit.distributed.sharding import forget_parameters, shard
-from vgaudit.errors import BadConfig, NothingMeasured
+from vgaudit.errors import NothingMeasured
 from vgaudit.flow import (
     Audit,
     DataFacts,
@@ -29,6 +27,7 @@ from vgaudit.plain import visible
 from vgaudit.probe import probe, structure
 from vgaudit.probe.environment import run_facts
 from vgaudit.probe.spread import Sharing
+from vgaudit.spreading import Spreading
 from vgaudit.treatments import open_model
 
 if TYPE_CHECKING:
@@ -61,10 +60,13 @@ def measure(
     started = time.perf_counter()
     with _agreeing(group):
         _begin(say, "loading the model")
-        loaded = open_model(job.spec, job.load)
+        spread = Spreading(job, group) if job.probe.parallel == "fsdp" else None
+        loaded = spread.loaded if spread else open_model(job.spec, job.load)
     target = replace(loaded.target, arch=job.load.arch or "")
+    if spread is not None:
+        target = replace(target, nonfinite_weights=spread.nonfinite())
     alerts: list[str] = []
-    if loaded.target.nonfinite_weights and not job.probe.allow_nonfinite:
+    if target.nonfinite_weights and not job.probe.allow_nonfinite:
         facts, flow = _no_data(job), _no_figures(job)
     else:
         with _agreeing(group):
@@ -80,7 +82,7 @@ def measure(
                 loss=loss,
                 options=job.probe,
                 progress=progress,
-                sharing=_sharing(job, loaded.module, group),
+                sharing=spread.sharing() if spread else _sharing(group),
             )
         flow, facts = data.settle(flow, batches.facts, loss)
     run = run_facts(
@@ -93,37 +95,8 @@ def measure(
     return Audit(target=target, data=facts, run=run, flow=flow)
 
 
-def _sharing(job: ScanJob, module: nn.Module, group: Group | None) -> Sharing | None:
-    """Returns who takes part in a scan.
-
-    Where the parameters are to be spread, ``module`` lets go of its own: each
-    measurement opens the model once more, and keeps this rank's part of it.
-
-    Raises:
-        BadConfig: one process is to spread a model, or what needs the whole of it.
-    """
-    if job.probe.parallel != "fsdp":
-        return None if group is None else Sharing(group)
-    if group is None:
-        raise BadConfig(
-            "--parallel fsdp spreads a model over several processes, and there is one",
-            hint="start it with torchrun --nproc-per-node N -m vgaudit scan …",
-        )
-    if job.probe.deep:
-        raise BadConfig(
-            "--deep needs the whole model, and --parallel fsdp spreads it",
-            hint="leave one of them out",
-        )
-    device = torch.device(job.probe.device)
-
-    def fresh(dtype: torch.dtype | None) -> nn.Module:
-        whole = open_model(job.spec, job.load).module
-        if job.probe.unfreeze:
-            whole.requires_grad_(True)
-        return shard(whole.to(dtype), device, group.size)
-
-    forget_parameters(module)
-    return Sharing(group, fresh)
+def _sharing(group: Group | None) -> Sharing | None:
+    return None if group is None else Sharing(group)
 
 
 def _agreeing(group: Group | None) -> contextlib.AbstractContextManager[None]:

@@ -23,6 +23,7 @@ __all__ = [
     "is_spread",
     "local",
     "put",
+    "rows_of",
     "shard",
     "shards_of",
     "whole_norms",
@@ -37,7 +38,8 @@ def shard(model: nn.Module, device: torch.device, size: int) -> nn.Module:
     Each block of a ``Sequential`` or ``ModuleList`` is gathered by itself when it
     runs, and the rest with the whole model. A block that shares a parameter with
     another belongs to the rest; so does a single layer in a list or dict, whose
-    weight may be used without a call.
+    weight may be used without a call. A parameter without dimensions cannot be cut:
+    every rank has it, and nobody averages its gradients.
 
     Args:
         model: any module; its parameters become DTensors.
@@ -48,9 +50,10 @@ def shard(model: nn.Module, device: torch.device, size: int) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (size,))
+    scalars = {p for p in model.parameters() if p.dim() == 0}
     for block in blocks(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(block, mesh=mesh, ignored_params=scalars)
+    fully_shard(model, mesh=mesh, ignored_params=scalars)
     return model
 
 
@@ -153,6 +156,20 @@ def whole_norms(norms: Sequence[float], tensors: Sequence[Tensor]) -> list[float
         math.sqrt(float(total)) if is_sharded(tensor) else norm
         for norm, tensor, total in zip(norms, tensors, sums, strict=True)
     ]
+
+
+def rows_of(parameter: Tensor) -> tuple[int, int]:
+    """Returns the first row of a sharded parameter that this rank keeps, and the end.
+
+    FSDP2 cuts along the first dimension, as ``torch.chunk`` does.
+    """
+    known = cast(Any, parameter)
+    rows, mesh = parameter.shape[0], known.device_mesh
+    if not all(placement.is_shard(0) for placement in known.placements):
+        return 0, rows
+    most = -(-rows // mesh.size())
+    first = min(mesh.get_local_rank() * most, rows)
+    return first, min(first + most, rows)
 
 
 @torch.no_grad()
