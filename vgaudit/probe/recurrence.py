@@ -71,7 +71,8 @@ def _noticed(
         node = graph.nodes[place]
         if node in recording.hooked:
             return recording.hooked[node]
-        if isinstance(node, BackwardCFunction):
+        made: object = node  # torch's types do not say that it may be one of these
+        if isinstance(made, BackwardCFunction):
             return f"{graph.kinds[place]} would run its own backward once more"
     return ""
 
