@@ -56,7 +56,8 @@ def _gradients(model: nn.Module, data: Task) -> Figures:
     for start in range(0, BATCHES * BATCH, BATCH):
         part = slice(start, start + BATCH)
         model.zero_grad()
-        loss_of(model(data.x[part].float()), data.y[part]).backward()
+        loss = loss_of(model(data.x[part].float()), data.y[part])
+        loss.backward()  # type: ignore[no-untyped-call]
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
         taken.append([g.double().clone() for g in grads])
     first = torch.cat([g.flatten() for g in taken[0]])

@@ -42,7 +42,8 @@ def variance(found: Interval, prior: Prior) -> float:
     freedom = found.n - 1 + prior.freedom
     width = (found.hi - found.value) / stats.t.ppf(0.975, freedom)
     whole = freedom * found.n * width**2
-    return max(0.0, whole - prior.freedom * prior.deviation**2) / (found.n - 1)
+    left = whole - prior.freedom * prior.deviation**2
+    return max(0.0, float(left)) / (found.n - 1)
 
 
 def fit(variances: Sequence[float], freedom: int) -> tuple[float, float]:
