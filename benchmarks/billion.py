@@ -180,7 +180,6 @@ def told(report: Any) -> dict[str, Any]:
         "layers": len(flow.layers),
         "parameters_seen": len(flow.parameters),
         "measured": flow.precision.measured,
-        "json_bytes": len(report.to_json()),
         "codes": sorted({finding.code for finding in report.findings}),
     }
 
