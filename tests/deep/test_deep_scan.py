@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -190,3 +192,17 @@ def test_healthy_small_nets_are_silent() -> None:
         )
         assert report.findings == (), report.findings
         assert judge(report.audit).status == "pass"  # type: ignore[arg-type]
+
+
+def test_an_ordinary_scan_loads_none_of_it() -> None:
+    code = (
+        "import sys, torch, vgaudit\n"
+        "vgaudit.scan(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh(), "
+        "torch.nn.Linear(3, 2)), torch.randn(4, 3))\n"
+        "print([name for name in sys.modules if name.startswith('vgaudit.probe.deep')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert "[]" == done.stdout.strip()
