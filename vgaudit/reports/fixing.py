@@ -96,7 +96,9 @@ def gain(done: Fixing) -> str:
 
 def _apart(done: Fixing, value: float) -> str:
     """Returns a difference of two scores as it is written."""
-    return f"{100 * value:.1f} %" if done.metric == "accuracy" else f"{value:.4g}"
+    if done.metric == "accuracy":
+        return f"{100 * value:.1f} points"
+    return f"{value:.4g}"
 
 
 def _constant(done: Fixing) -> str:
