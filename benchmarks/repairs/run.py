@@ -1,6 +1,6 @@
 """Runs ``fix`` on the sick models of the detection suite, and prints what came of it.
 
-    python -m benchmarks.repairs.run [--half develop|report] [--minutes N] [--out FILE]
+    python -m benchmarks.repairs.run [--half develop|report] [--minutes N] [--workers N]
 
 One line of JSON a model, as they come; a run that was stopped goes on from them. The
 order is that of a hash, so what is finished is a random sample of each half. The
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import sys
 import time
 import zlib
@@ -41,24 +42,26 @@ def sick() -> list[Sick]:
     return sorted(found, key=lambda one: zlib.crc32(one.spec.name.encode()))
 
 
-def collect(wanted: list[Sick], file: Path, minutes: float) -> None:
+def collect(wanted: list[Sick], file: Path, minutes: float, workers: int) -> None:
     """Repairs what the file does not hold, as long as there is time."""
     known = {row["name"] for row in stored(file)}
     left = [one for one in wanted if one.spec.name not in known]
     began = time.monotonic()
-    for number, one in enumerate(left, start=1):
-        if time.monotonic() - began >= 60 * minutes:
-            sys.stderr.write(f"{len(left) - number + 1} models are missing\n")
-            return
-        row = repaired(one)
-        _add(file, row)
-        spent = time.monotonic() - began
-        sys.stderr.write(
-            f"{number}/{len(left)} {spent:.0f} s, "
-            f"{spent / number * (len(left) - number):.0f} s left: {one.spec.name} "
-            f"{row['status']} {row['kept']} {row['final']:.3f}\n"
-        )
-        sys.stderr.flush()
+    context = multiprocessing.get_context("spawn")
+    # A pool hands out one model after the other; leaving the block ends its processes.
+    with context.Pool(workers) as pool:
+        for number, row in enumerate(pool.imap_unordered(repaired, left), start=1):
+            _add(file, row)
+            spent = time.monotonic() - began
+            sys.stderr.write(
+                f"{number}/{len(left)} {spent:.0f} s, "
+                f"{spent / number * (len(left) - number):.0f} s left: {row['name']} "
+                f"{row['status']} {row['kept']} {row['final']:.3f}\n"
+            )
+            sys.stderr.flush()
+            if spent >= 60 * minutes:
+                sys.stderr.write(f"{len(left) - number} models are missing\n")
+                return
 
 
 def _add(file: Path, row: Row) -> None:
@@ -76,12 +79,13 @@ def main() -> None:
     parser.add_argument("--half", choices=("develop", "report"))
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="names of models")
     options = parser.parse_args()
     wanted = [one for one in sick() if options.half in (None, one.half)]
     if options.only:
         wanted = [one for one in wanted if one.spec.name in options.only]
-    collect(wanted, options.out, options.minutes)
+    collect(wanted, options.out, options.minutes, options.workers)
     sys.stdout.write(render(stored(options.out)))
 
 
