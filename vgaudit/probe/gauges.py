@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._C import DisableTorchFunction
 from torch.autograd.graph import Node
@@ -31,6 +32,8 @@ class Gauges:
         self.through: dict[str, Figure] = {}
         # Gradients change little from one operation to the next.
         self._last: Figure = 1.0
+        self._held: Tensor | None = None
+        self._version = 0
 
     def watch(self, name: str, node: Node) -> None:
         """Measures the gradient at the output of ``node``."""
@@ -45,7 +48,7 @@ class Gauges:
 
         def hook(gradient: Tensor) -> None:
             with DisableTorchFunction():
-                self.at[name] = norms.norm(gradient)
+                self.at[name] = self._norm(gradient)
 
         tensor.register_hook(hook)  # type: ignore[no-untyped-call]
 
@@ -54,9 +57,7 @@ class Gauges:
 
         def hook(gradients: Sequence[Any]) -> None:
             with DisableTorchFunction():
-                near = self._last
-                parts = [norms.norm(g, near=near) for g in gradients if g is not None]
-                at[name] = self._last = norms.total(parts) if parts else 0.0
+                at[name] = self._total([g for g in gradients if g is not None])
 
         return hook
 
@@ -67,23 +68,51 @@ class Gauges:
 
         def hook(passed: Sequence[Any], _: Sequence[Any]) -> None:
             with DisableTorchFunction():
-                near = self._last
-                parts = [
-                    norms.norm(passed[i], near=near)
-                    for i in positions
-                    if i < len(passed) and passed[i] is not None
-                ]
-                through[name] = self._last = norms.total(parts) if parts else 0.0
+                given = [passed[i] for i in positions if i < len(passed)]
+                through[name] = self._total([g for g in given if g is not None])
 
         return hook
 
+    def _total(self, gradients: list[Tensor]) -> Figure:
+        if len(gradients) == 1:
+            return self._norm(gradients[0])
+        return norms.total([self._norm(g) for g in gradients]) if gradients else 0.0
+
+    def _norm(self, gradient: Tensor) -> Figure:
+        """Returns the norm; the last one again where the values are the same.
+
+        Additions and reshapes pass on the memory of the gradient that they get.
+        """
+        held = self._held
+        if held is None or not _same(held, gradient):
+            self._last = norms.norm(gradient, near=self._last)
+            strided = gradient.layout is torch.strided
+            self._held = gradient.detach() if strided else None
+            self._version = gradient._version
+        elif gradient._version != self._version:
+            self._last, self._version = norms.norm(gradient), gradient._version
+        return self._last
+
     def read(self) -> tuple[dict[str, float], dict[str, float]]:
         """Returns both tables as floats, with one wait for the device."""
+        self._held = None
         figures = norms.read([*self.at.values(), *self.through.values()])
         split = len(self.at)
         at = dict(zip(self.at, figures[:split], strict=True))
         through = dict(zip(self.through, figures[split:], strict=True))
         return at, through
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Tells whether two tensors are the same values in the same memory."""
+    return (
+        other.layout is torch.strided
+        and one.data_ptr() == other.data_ptr()
+        and one.numel() == other.numel()
+        and one.dtype is other.dtype
+        and norms.is_dense(one)
+        and norms.is_dense(other)
+    )
 
 
 def root_sum_square(values: Sequence[float]) -> float:

@@ -108,6 +108,11 @@ def squares(tensor: Tensor) -> Tensor:
     return size * size
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Tells whether the values fill their memory, each in a place of its own."""
+    return tensor.is_contiguous() or _in_memory_order(tensor).is_contiguous()
+
+
 def _in_memory_order(tensor: Tensor) -> Tensor:
     """Returns a view whose elements lie one after another, where there is one."""
     strides = tensor.stride()

@@ -21,6 +21,8 @@ from vgaudit.probe.sums import ActivationSums, MomentSums
 
 # Squares may be taken of values whose mean is at most so many deviations away.
 _NEAR = 4.0
+# And of those that are at least this far from one half.
+_REST = 1e-3
 _COUNTABLE = 1 << 24
 _FLOATS = struct.Struct("ff")
 
@@ -189,23 +191,43 @@ def _on_host(
     flat = norms.flat(z)
     least, largest = torch.aminmax(flat)
     low, high = least.item(), largest.item()
-    figures = [*_mean_and_squares(flat), low, high]
+    before = (*_mean_and_squares(flat), low, high)
     flat = norms.flat(out)
-    figures += _mean_and_squares(flat)
     if activation.rising is not None:
-        figures += _rounded(activation.rising, low, high, out.dtype)
+        ends = _rounded(activation.rising, low, high, out.dtype)
     else:
         least, largest = torch.aminmax(flat)
-        figures += (least.item(), largest.item())
+        ends = least.item(), largest.item()
     rails = activation.rails
-    if activation.name == "relu":
+    unsaturated = rails is not None and rails[0] < low and high < rails[1]
+    if unsaturated:
+        steep = norms.flat(slope())
+        rest = [norms.squares_of(steep), 0.0, 0.0, 0.0]
+        alive: Tensor | int | None = None if axis is None else z.shape[axis]
+        if activation.name == "sigmoid":
+            return [*before, *_of_sigmoid(flat, steep), *ends, *rest], alive
+    elif activation.name == "relu":
         rest, alive = _relu(z, low, high, axis)
-    elif rails is not None and rails[0] < low and high < rails[1]:
-        rest = [norms.sum_squares(slope()), 0.0, 0.0, 0.0]
-        alive = None if axis is None else z.shape[axis]
     else:
         rest, alive = _by_slope(activation, z, slope(), high, axis)
-    return figures + rest, alive
+    return [*before, *_mean_and_squares(flat), *ends, *rest], alive
+
+
+def _of_sigmoid(flat: Tensor, slope: Tensor) -> tuple[float, float]:
+    """Returns the mean and the summed squared deviation of s = sigmoid(z).
+
+    The slope s·(1 − s) is ¼ − (s − ½)², so its sum gives the deviation from ½, which
+    is where the mean is. Where that is too small a rest of the quarter, s is read.
+    """
+    count = flat.numel()
+    spread = 0.25 * count - slope.sum().item()
+    mean: float = flat.sum().item() / count
+    offset = mean - 0.5
+    raised = count * offset * offset
+    squares = spread - raised
+    if spread > _REST * count and squares * _NEAR * _NEAR > raised:
+        return mean, squares
+    return _mean_and_squares(flat)
 
 
 def _by_slope(
