@@ -232,6 +232,21 @@ def test_dead_units_are_put_down_to_their_bias_or_their_weights() -> None:
     assert fix_of("VG302", audit).text.startswith("a leaky activation")
 
 
+def test_a_growing_signal_is_put_down_to_each_layer_on_its_way() -> None:
+    audit = chain(kind="relu")
+    for place, size in ((1, 2.0), (3, 200.0), (5, 2e4), (7, 2e6)):
+        (stats,) = [
+            x.activation for x in audit.flow.layers if x.path == f"layers.{place}"
+        ]
+        wide = replace(stats.input, std=size)
+        audit = activation(audit, f"layers.{place}", input=wide)
+
+    # layers.2, .4 and .6 lie between the first activation and the largest.
+    reason = fix_of("VG203", audit).reason
+    assert reason.startswith("each of 3 weight layers since the first activation")
+    assert reason.endswith("multiplies the signal by 100")
+
+
 def test_the_input_is_put_down_to_its_mean_or_its_size() -> None:
     real = fed(chain(), kind="real", spec="imagefolder:photos")
     far = fix_of("VG503", having(real, input_mean=120.0, input_std=60.0))

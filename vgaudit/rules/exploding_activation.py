@@ -71,17 +71,19 @@ class ExplodingActivation(Rule):
         seen = [
             (x, _rms(x.activation.input)) for x in audit.flow.layers if x.activation
         ]
-        first = next((rms for _, rms in seen if rms > 0), None)
-        if first is None:
+        start, first = next((pair for pair in seen if pair[1] > 0), (None, 0.0))
+        if start is None:
             return
         layer, largest = max(seen, key=lambda pair: _order(pair[1]))
         grown = largest / first
         std = layer.activation.input.std if layer.activation else 0.0
         if grown > self.growth or std > self.std or not math.isfinite(largest):
-            weights = [
-                x for x in audit.flow.layers if x.weighted and x.order < layer.order
+            between = [
+                x
+                for x in audit.flow.layers
+                if x.weighted and start.order < x.order < layer.order
             ]
-            fix = self._way_out(grown, first, layers=len(weights))
+            fix = self._way_out(grown, first, layers=len(between))
             yield replace(self._finding(layer, largest, grown), fix=fix)
 
     def _way_out(self, grown: float, first: float, *, layers: int) -> Fix:
@@ -90,8 +92,8 @@ class ExplodingActivation(Rule):
             each = number(grown ** (1 / layers))
             return self.advice(
                 "initialise with unit gain, or normalise in between",
-                f"each of {count(layers, 'weight layer')} in front of it multiplies "
-                f"the signal by {each}",
+                f"each of {count(layers, 'weight layer')} since the first activation "
+                f"multiplies the signal by {each}",
             )
         if not math.isfinite(grown):
             return self.advice(
