@@ -89,5 +89,5 @@ class Spreading:
             model = parts.empty(dtype)
         if self._job.probe.unfreeze:
             model.requires_grad_(True)
-        shard(model, self._device, self._group.size)
+        shard(model, self._device, self._group.size, scalars=True)
         return model if parts is None else parts.fill(model, self._device)

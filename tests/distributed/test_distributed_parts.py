@@ -97,7 +97,7 @@ def held(ranks: Ranks, job: ScanJob) -> tuple[list[list[float]], int, int]:
             p.untyped_storage().nbytes() for p in parts.loaded.module.parameters()
         )
         model = parts.empty(None)
-        sharding.shard(model, torch.device("cpu"), ranks.size)
+        sharding.shard(model, torch.device("cpu"), ranks.size, scalars=True)
         parts.fill(model, torch.device("cpu"))
         own = sum(sharding.local(p).numel() for p in model.parameters())
         gathered = [whole(parameter) for parameter in model.parameters()]
@@ -123,6 +123,19 @@ def measure_model(job: ScanJob) -> nn.Module:
     from vgaudit.treatments import open_model
 
     return open_model(job.spec, job.load).module
+
+
+def refused(ranks: Ranks, job: ScanJob) -> None:
+    with joined(ranks):
+        sharding.shard(measure_model(job), torch.device("cpu"), ranks.size)
+
+
+def test_a_training_is_not_left_with_a_scalar_that_nobody_averages(
+    tmp_path: Path,
+) -> None:
+    said = ("CannotRun", "FSDP2 cannot spread scale, which has no dimensions")
+
+    assert [said] * 2 == together(refused, 2, written(tmp_path))
 
 
 def test_weights_that_are_not_finite_are_named_wherever_they_lie(

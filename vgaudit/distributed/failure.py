@@ -11,12 +11,16 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
 from vgaudit.errors import CannotRun, VgauditError, from_dict
 from vgaudit.plain import to_json, visible
 from vgaudit.ranks import Ranks
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 _FAILED = "failed"
 _BEAT = 0.25
@@ -46,7 +50,7 @@ class Pulse(threading.Thread):
         lost: takes the error that ends the run; None to leave it to the collectives.
     """
 
-    def __init__(self, store: dist.Store, ranks: Ranks, lost: Lost | None) -> None:
+    def __init__(self, store: Store, ranks: Ranks, lost: Lost | None) -> None:
         super().__init__(name="vgaudit-pulse", daemon=True)
         self._store, self._ranks, self._lost = store, ranks, lost
         self._others = [r for r in range(ranks.size) if r != ranks.rank]
@@ -94,13 +98,13 @@ def _pulse(rank: int) -> str:
     return f"pulse/{rank}"
 
 
-def report(store: dist.Store, rank: int, error: BaseException) -> None:
+def report(store: Store, rank: int, error: BaseException) -> None:
     """Tells all ranks why this one ends; the first who tells is the cause."""
     with contextlib.suppress(RuntimeError):
         store.compare_set(_FAILED, "", f"{rank} {record(error)}")
 
 
-def cause(store: dist.Store, ranks: Ranks, error: Exception) -> Exception:
+def cause(store: Store, ranks: Ranks, error: Exception) -> Exception:
     """Returns what to raise on this rank, where ``error`` came up.
 
     That is the error of whoever failed first. Where ``error`` only says that another
@@ -167,7 +171,7 @@ def _told_by(text: str) -> VgauditError:
     return from_dict(json.loads(text))
 
 
-def _told(store: dist.Store, *, patient: bool) -> tuple[int, VgauditError] | None:
+def _told(store: Store, *, patient: bool) -> tuple[int, VgauditError] | None:
     for _ in _moments(_PATIENCE if patient else 0.0):
         if store.check([_FAILED]):
             rank, _, text = store.get(_FAILED).decode().partition(" ")
@@ -183,7 +187,7 @@ def _moments(seconds: float) -> Iterator[None]:
         yield
 
 
-def _silent(store: dist.Store, ranks: Ranks) -> list[int]:
+def _silent(store: Store, ranks: Ranks) -> list[int]:
     """Returns the ranks whose pulse has stopped."""
     others = [other for other in range(ranks.size) if other != ranks.rank]
     before = {other: store.add(_pulse(other), 0) for other in others}

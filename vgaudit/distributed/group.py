@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,9 @@ from vgaudit.distributed import failure
 from vgaudit.distributed.wire import exchanged
 from vgaudit.errors import BadConfig, CannotRun
 from vgaudit.ranks import MEETING, Ranks
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 TIMEOUT = 1800.0
 """Seconds that a rank waits for another one before it gives up."""
@@ -31,7 +34,7 @@ class Group:
         store: where the ranks meet beside their collectives.
     """
 
-    def __init__(self, ranks: Ranks, store: dist.Store) -> None:
+    def __init__(self, ranks: Ranks, store: Store) -> None:
         self.ranks = ranks
         self._store = store
         self._settled: Exception | None = None
@@ -207,13 +210,15 @@ def joined(
         dist.destroy_process_group()
 
 
-def _met(ranks: Ranks, name: str, timeout: float, backend: str) -> dist.Store:
+def _met(ranks: Ranks, name: str, timeout: float, backend: str) -> Store:
+    from torch.distributed.rendezvous import rendezvous
+
     wait = timedelta(seconds=timeout)
     try:
         store, _, _ = next(
-            iter(dist.rendezvous("env://", ranks.rank, ranks.size, timeout=wait))
+            iter(rendezvous("env://", ranks.rank, ranks.size, timeout=wait))
         )
-        own = dist.PrefixStore(f"vgaudit/{name}", store)
+        own: Store = dist.PrefixStore(f"vgaudit/{name}", store)  # type: ignore[attr-defined]
         dist.init_process_group(
             backend, store=own, rank=ranks.rank, world_size=ranks.size, timeout=wait
         )

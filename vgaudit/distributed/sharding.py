@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from vgaudit.errors import CannotRun
 from vgaudit.optim.sharding import is_sharded, local, sum_over_shards
 
 if TYPE_CHECKING:
@@ -32,28 +33,40 @@ __all__ = [
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def shard(model: nn.Module, device: torch.device, size: int) -> nn.Module:
+def shard(
+    model: nn.Module, device: torch.device, size: int, *, scalars: bool = False
+) -> nn.Module:
     """Returns the model with its parameters spread over all ranks, in place.
 
     Each block of a ``Sequential`` or ``ModuleList`` is gathered by itself when it
     runs, and the rest with the whole model. A block that shares a parameter with
     another belongs to the rest; so does a single layer in a list or dict, whose
-    weight may be used without a call. A parameter without dimensions cannot be cut:
-    every rank has it, and nobody averages its gradients.
+    weight may be used without a call.
 
     Args:
         model: any module; its parameters become DTensors.
         device: where it runs.
         size: of the group.
+        scalars: leave parameters without dimensions, which cannot be cut, to every
+            rank; nobody averages their gradients.
+
+    Raises:
+        CannotRun: there are such parameters, and they are not to be left.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (size,))
-    scalars = {p for p in model.parameters() if p.dim() == 0}
+    left = {name: p for name, p in model.named_parameters() if p.dim() == 0}
+    if left and not scalars:
+        raise CannotRun(
+            f"FSDP2 cannot spread {next(iter(left))}, which has no dimensions",
+            hint="give it the shape [1], or use --parallel ddp",
+        )
+    ignored = set(left.values())
     for block in blocks(model):
-        fully_shard(block, mesh=mesh, ignored_params=scalars)
-    fully_shard(model, mesh=mesh, ignored_params=scalars)
+        fully_shard(block, mesh=mesh, ignored_params=ignored)
+    fully_shard(model, mesh=mesh, ignored_params=ignored)
     return model
 
 

@@ -63,9 +63,13 @@ class Parts:
         Raises:
             CannotLoad: a file became shorter meanwhile.
         """
-        model._apply(
-            lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device)
-        )
+
+        def placed(tensor: Tensor) -> Tensor:
+            if tensor.is_meta:
+                return torch.empty_like(tensor, device=device)
+            return tensor.to(device)
+
+        model._apply(placed)  # type: ignore[no-untyped-call]
         named = [*model.named_parameters(), *model.named_buffers()]
         for name, tensor in named:
             place = self._places.get(name)

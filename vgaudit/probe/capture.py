@@ -249,7 +249,7 @@ class Recorder(TorchFunctionMode):
         own = module is not None and units.is_torch_activation(module)
         site = self._site(path, activation.name, out.grad_fn, own=own)
         site.entry = entry
-        if own:
+        if own and module is not None:
             site.type = class_of(module).__name__
         if constant:
             self.habits.ignored.add(site.key)
