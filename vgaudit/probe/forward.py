@@ -17,6 +17,7 @@ from vgaudit.errors import CannotRun, NothingMeasured, VgauditError
 from vgaudit.probe import provenance
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.follow import Follower
+from vgaudit.probe.naming import class_of
 from vgaudit.probe.state import Twin
 from vgaudit.probe.tensors import cast, differentiable, tensors_in
 
@@ -214,7 +215,7 @@ def failure(error: Exception, model: nn.Module, recorder: Watcher) -> Exception:
 def place(error: Exception, model: nn.Module) -> str:
     """Returns the name and class of the module in which an error was raised."""
     path, module = _failing_module(error, model)
-    return f"{path or 'the model'} ({type(module).__name__})"
+    return f"{path or 'the model'} ({class_of(module).__name__})"
 
 
 def _failure_hint(error: Exception) -> str:
