@@ -24,6 +24,7 @@ from vgaudit.flow import (
     StreamPoint,
     TheoryFlow,
 )
+from vgaudit.judge import Policy, judge
 from vgaudit.reports.charts import (
     activations,
     budget,
@@ -38,6 +39,8 @@ from vgaudit.reports.charts import (
 )
 from vgaudit.retraining import Epoch, LayerGradient, Run
 from vgaudit.rules.examples import activation, around, chain, having
+from vgaudit.rules.exploding_gradient import ExplodingGradient
+from vgaudit.rules.vanishing_gradient import VanishingGradient
 
 LOST = (-9.6, -8.8, -7.7, -6.9, -5.5, -4.4, -3.1, -2.0, -1.0, 0.0)
 SICK = chain(LOST, spread=0.2).flow
@@ -219,22 +222,33 @@ def test_a_deep_profile_keeps_its_lowest_points() -> None:
     assert flow.trunk[0].attenuation.value == line[0].value
 
 
-def test_the_limits_are_those_of_the_optimizer() -> None:
-    thresholds = {
-        "vanishing-gradient.sgd_error": -3.6,
-        "vanishing-gradient.adam_error": -8.3,
-        "vanishing-gradient.adam_warning": -3.6,
-        "exploding-gradient.error": 4.0,
-        "exploding-gradient.warning": 3.5,
-        "exploding-gradient.adam_error": 16.0,
-    }
+TRUNK = [
+    pytest.param(rule, example, id=f"{rule.code}-{example.shows}")
+    for rule in (VanishingGradient, ExplodingGradient)
+    for example in rule.FIRES
+]
 
-    sgd = [limit.value for limit in profile.limits(thresholds, "sgd")]
-    adam = [limit.value for limit in profile.limits(thresholds, "adam")]
 
-    assert [-3.6, 4.0, 3.5] == sgd
-    assert [-8.3, -3.6, 16.0, 3.5] == adam
-    assert () == profile.limits({}, "sgd")
+@pytest.mark.parametrize(("rule", "example"), TRUNK)
+def test_the_limits_drawn_are_those_that_findings_are_judged_by(rule, example) -> None:
+    optimizer = example.training.optimizer
+    report = judge(example.audit, Policy(optimizer=optimizer))
+    drawn = profile.limits(example.audit.flow, report.thresholds, optimizer)
+
+    known = {(limit.kind, limit.value) for limit in drawn}
+    for finding in report.findings:
+        if finding.code == rule.code and not finding.unclear:
+            assert (f"limit-{finding.level}", finding.limit) in known
+
+
+def test_a_threshold_of_the_user_moves_its_limit() -> None:
+    moved = {"vanishing-gradient.sgd_error": -5.25, "exploding-gradient.error": 9.0}
+
+    words = [limit.words for limit in profile.limits(SICK, moved, "sgd")]
+
+    assert words[0] == "error below −5.25 under sgd"
+    assert words[-2].startswith("error above 9")
+    assert () == profile.limits(SICK, {}, "sgd")
 
 
 def test_a_limit_is_drawn_at_its_height() -> None:

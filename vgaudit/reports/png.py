@@ -57,7 +57,7 @@ def training(runs: Sequence[Run]) -> dict[str, bytes]:
 
 def _painters(report: Report, flow: GradientFlow) -> Iterator[tuple[str, Painter]]:
     if flow.trunk and not flow.uncalibrated:
-        limits = profile.limits(report.thresholds, report.optimizer)
+        limits = profile.limits(flow, report.thresholds, report.optimizer)
         yield "gradient-budget", painting.budget_of(flow)
         yield "depth-profile", painting.profile_of(flow, limits)
     rows = activations.rows(flow)

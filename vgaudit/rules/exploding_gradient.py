@@ -141,6 +141,13 @@ class ExplodingGradient(Rule):
             source=first.source if first else None,
         )
 
+    def limits(
+        self, flow: GradientFlow, training: Training
+    ) -> tuple[tuple[Level, float], ...]:
+        """Returns the limits on the trunk of a net of this kind, error first."""
+        error = self._error(flow, training)
+        return ("error", error), ("warning", self.warning)
+
     def _error(self, flow: GradientFlow, training: Training) -> float:
         if training.optimizer == "sgd":
             rate = flow.decades_per_layer or 0.0

@@ -286,6 +286,10 @@ class VanishingGradient(Rule):
             source=first.source if first else None,
         )
 
+    def limits(self, flow: GradientFlow, training: Training) -> Limits:
+        """Returns the limits on the trunk of a net of this kind, error first."""
+        return self._limits(flow, flow.trunk, training)
+
     def _limits(
         self, flow: GradientFlow, steps: Sequence[TrunkStep], training: Training
     ) -> Limits:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
+from vgaudit.findings import Optimizer
 from vgaudit.flow import GradientFlow, MeanFieldLayer
 from vgaudit.reports.charts import frame, svg
 from vgaudit.reports.charts.depth import axis, labels, nodes, stations
-from vgaudit.reports.charts.figure import Figure, Grid, Key, called, figure
+from vgaudit.reports.charts.figure import Figure, Grid, Key, called, figure, tick
 from vgaudit.reports.charts.scale import Linear, domain
+from vgaudit.rules.exploding_gradient import ExplodingGradient
+from vgaudit.rules.rule import Training
+from vgaudit.rules.vanishing_gradient import VanishingGradient
+
+R = TypeVar("R", VanishingGradient, ExplodingGradient)
 
 HEIGHT = 260.0
 LEAST = (-4.0, 0.4)
@@ -86,20 +93,42 @@ def theory(flow: GradientFlow) -> tuple[tuple[float, float], ...]:
     return (*line, (100.0, 0.0)) if line else ()
 
 
-def limits(thresholds: Mapping[str, float], optimizer: str) -> tuple[Limit, ...]:
-    """Returns the limits of VG101 and VG201 under the optimizer, as far as known."""
-    found = []
-    for rule, beyond in (
-        ("vanishing-gradient", "below"),
-        ("exploding-gradient", "above"),
-    ):
-        for level in ("error", "warning"):
-            own, shared = f"{rule}.{optimizer}_{level}", f"{rule}.{level}"
-            value = thresholds.get(own, thresholds.get(shared, math.nan))
-            if math.isfinite(value):
-                words = f"{level} {beyond} {figure(value, 1)} under {optimizer}"
-                found.append(Limit(value, words, f"limit-{level}"))
-    return tuple(found)
+def limits(
+    flow: GradientFlow, thresholds: Mapping[str, float], optimizer: Optimizer
+) -> tuple[Limit, ...]:
+    """Returns the limits of VG101 and VG201 on the trunk of this net.
+
+    Args:
+        flow: what kind of net it is decides, too.
+        thresholds: by ``rule.name``, as far as they are known; nothing is returned
+            of a rule of which none is.
+        optimizer: that will train the net.
+    """
+    training = Training(optimizer)
+    lowest = _rule(VanishingGradient, thresholds)
+    highest = _rule(ExplodingGradient, thresholds)
+    found = [
+        (level, value, beyond)
+        for rule, beyond in ((lowest, "below"), (highest, "above"))
+        if rule is not None
+        for level, value in rule.limits(flow, training)
+    ]
+    return tuple(
+        Limit(
+            value,
+            f"{level} {beyond} {tick(value)} under {optimizer}",
+            f"limit-{level}",
+        )
+        for level, value, beyond in found
+        if math.isfinite(value)
+    )
+
+
+def _rule(kind: type[R], thresholds: Mapping[str, float]) -> R | None:
+    """Returns a rule with the thresholds that a report was judged by."""
+    names = {spec.name: f"{kind.name}.{spec.name}" for spec in fields(kind)}
+    given = {n: thresholds[key] for n, key in names.items() if key in thresholds}
+    return kind(**given) if given else None
 
 
 def draw(

@@ -125,7 +125,7 @@ def conversion(done: Conversion, found: Comparison | None) -> View:
 def retraining(done: Retraining, found: Comparison | None) -> View:
     """Returns the page of a training: its curves, its controls and its proof."""
     runs = (done.run, *done.controls)
-    limits = _limits(found) if found is not None else ()
+    limits = _limits(found, done.after) if found is not None else ()
     drawn = (learning.draw(runs, metric=done.metric, limits=limits),)
     maps = tuple(heatmap.draw(run) for run in runs[:MOST_HEATMAPS])
     blocks = [
@@ -177,7 +177,7 @@ def _compared(found: Comparison, sides: Sides) -> Iterator[Block]:
     charts: tuple[Figure, ...] = ()
     pair: tuple[Figure, ...] = ()
     if sides.before is not None and sides.after is not None:
-        limits = _limits(found)
+        limits = _limits(found, sides.after)
         old, new = sides.before.flow, sides.after.flow
         both = overlay.profiles(old, new, limits)
         charts = (both,) if both is not None else ()
@@ -198,8 +198,10 @@ def _compared(found: Comparison, sides: Sides) -> Iterator[Block]:
         )
 
 
-def _limits(found: Comparison) -> tuple[profile.Limit, ...]:
-    return profile.limits(found.thresholds, found.optimizer)
+def _limits(found: Comparison, after: Audit | None) -> tuple[profile.Limit, ...]:
+    if after is None:
+        return ()
+    return profile.limits(after.flow, found.thresholds, found.optimizer)
 
 
 def _rows(a: Figures, b: Figures) -> Iterator[tuple[str, str, str]]:

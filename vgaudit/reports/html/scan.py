@@ -90,7 +90,7 @@ def charts(report: Report) -> tuple[Section, ...]:
     if report.audit is None:
         return ()
     flow = report.audit.flow
-    limits = profile.limits(report.thresholds, report.optimizer)
+    limits = profile.limits(flow, report.thresholds, report.optimizer)
     transport = (
         () if flow.uncalibrated else (budget.draw(flow), profile.draw(flow, limits))
     )
