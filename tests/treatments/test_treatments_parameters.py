@@ -177,3 +177,49 @@ def test_what_cannot_be_rotated_is_refused(
 def test_an_axis_has_a_form() -> None:
     with pytest.raises(BadConfig, match="--ar-axis w=0"):
         converted(Experts, ar_axis=("w=0",))
+
+
+class Attends(nn.Module):
+    """Fused attention, which reads the weight of its output projection itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attend = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.attend(x, x, x)[0]))
+
+
+SEQUENCES = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(1))
+
+
+def attending(**options: Any) -> Treated:
+    wanted = ConvertOptions(to="ar", **options)
+    return treat(Attends(), [Batch(args=(SEQUENCES,), size=4)], wanted)
+
+
+def test_the_projection_of_fused_attention_is_rotated() -> None:
+    done = attending(preserve=True)
+    model: Any = done.model
+    assert [edit.path for edit in done.edits] == ["attend.out_proj.weight"]
+    assert done.preserved
+    assert isinstance(model.attend, nn.MultiheadAttention)
+    model(SEQUENCES).square().sum().backward()
+    assert model.attend.out_proj.weight_ar_limit.grad.abs().sum() > 0
+    with torch.no_grad():
+        model.attend.out_proj.weight_ar_limit.mul_(0.5)
+        plain: Any = Attends()
+        plain.attend.out_proj.weight.mul_(0.5)
+        for mode in (True, False):  # In eval mode, a kernel of its own runs.
+            found, wanted = (m.train(mode)(SEQUENCES) for m in (model, plain))
+            assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_the_projection_of_fused_attention_is_calibrated() -> None:
+    model: Any = attending(limit=1.5).model
+    with torch.no_grad():
+        sizes = model.attend(SEQUENCES, SEQUENCES, SEQUENCES)[0].abs().flatten()
+    # Its bias starts at 0, so that the output is the product.
+    assert float(sizes.quantile(0.99)) == pytest.approx(1.5, rel=0.1)

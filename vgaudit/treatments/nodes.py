@@ -66,6 +66,12 @@ MATRIX_PRODUCTS = frozenset(
 GROUPED = frozenset({"grouped_mm", "scaled_grouped_mm"})
 
 
+ATTENTION = "multi_head_attention_forward"
+"""torch's fused attention: it reads the weight of its output projection itself."""
+ATTENTION_WEIGHT, ATTENTION_BIAS = 11, 12
+"""Where that weight and its bias stand among the arguments."""
+
+
 def name_of(node: fx.Node) -> str:
     """Returns the bare name of the function that a node calls."""
     if node.op != "call_function":

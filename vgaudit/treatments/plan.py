@@ -204,6 +204,9 @@ def _source(
         return nothing, [], weights.computed(chain.source)
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
+    if nodes.name_of(chain.source) == nodes.ATTENTION:
+        # Its forward never runs: the weight is rotated where it is read.
+        return LayerTarget(path, "", parameter=leaf, axis=-2), chain.norms, ""
     if leaf == "weight" and name not in declared and _fits(module, chain.source):
         if nodes.path_of(chain.source) != path:
             return nothing, [], f"the weight of {path} is used outside its forward"

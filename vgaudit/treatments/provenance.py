@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import fx
 
 from vgaudit.treatments.nodes import (
+    ATTENTION,
     DROPOUTS,
     MATRIX_PRODUCTS,
     MERGES,
@@ -60,6 +61,7 @@ def trace_back(activation: fx.Node, declared: Collection[str] = ()) -> Chain:
         chain.nodes.append(place)
         name = name_of(place)
         known = name in WEIGHTED or weight_of(place) is not None
+        known = known or name == ATTENTION
         if known or declared_in(place, declared) is not None:
             chain.source = place
             return _with_biases(chain, biases)
@@ -72,12 +74,20 @@ def trace_back(activation: fx.Node, declared: Collection[str] = ()) -> Chain:
             chain.norms.append(path_of(place))
         elif name in DROPOUTS:
             chain.stochastic = True
-        elif name not in RESHAPES and name not in POOLS:
+        elif name not in RESHAPES | POOLS and not _is_attended(place):
             chain.reason = _obstacle(place, name)
             return chain
         place = first_operand(place)
     chain.reason = "no layer feeds it"
     return chain
+
+
+def _is_attended(node: fx.Node) -> bool:
+    """Tells the values that fused attention gives, which its projection made."""
+    before = first_operand(node) if name_of(node) == "getitem" else None
+    if before is None or name_of(before) != ATTENTION:
+        return False
+    return bool(node.args[1] == 0)
 
 
 def _added_parameter(node: fx.Node) -> str | None:
@@ -111,12 +121,6 @@ def _obstacle(node: fx.Node, name: str) -> str:
         return f"it acts on {what}, no layer feeds it"
     if act_of(node) is not None:
         return f"another activation ({name}) feeds it"
-    attention = first_operand(node) if name == "getitem" else None
-    if attention is not None and name_of(attention) == "multi_head_attention_forward":
-        return (
-            f"{path_of(attention)}.out_proj feeds it, whose own forward never runs: "
-            "the fused attention reads its weight"
-        )
     if name in PARTS:
         return "it acts on a part of a layer's output; the other parts go elsewhere"
     if name in MERGES:
@@ -143,5 +147,7 @@ def strangers(activation: fx.Node, chain: Chain) -> Iterator[fx.Node]:
     above = [activation, *chain.nodes[:-1]]
     for user, node in zip(above, chain.nodes, strict=True):
         for other in node.users:
+            if name_of(node) == ATTENTION and not _is_attended(other):
+                continue  # The attention weights are no output of the projection.
             if other is not user and (inside is None or path_of(other) != inside):
                 yield other

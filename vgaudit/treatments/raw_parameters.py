@@ -1,7 +1,7 @@
 """``ar`` and ``rescale`` of matrices that a module multiplies with by hand.
 
 No layer's forward runs there, so what the matrix meets and gives is watched at the
-product itself.
+product itself. The output projection of fused attention is one of these, too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from vgaudit.nn import (
 from vgaudit.treatments import rotation_options as wanted_of
 from vgaudit.treatments import running
 from vgaudit.treatments.done import Done
+from vgaudit.treatments.nodes import ATTENTION, ATTENTION_BIAS, ATTENTION_WEIGHT
 from vgaudit.treatments.plan import LayerTarget
 from vgaudit.treatments.statistics import QUANTILE
 from vgaudit.treatments.steps import Step, Turn
@@ -89,7 +90,11 @@ class _Watching(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") in _PRODUCTS:
+        name = getattr(func, "__name__", "")
+        if name == ATTENTION and self._is_mine(args[ATTENTION_WEIGHT]):
+            with torch._C.DisableTorchFunction():
+                self.met.add(_attended(func, args, kwargs), out[0])
+        elif name in _PRODUCTS:
             with torch._C.DisableTorchFunction():
                 given = [*args[1:], *args[:1]] if _adds(func) else list(args)
                 tensors = [x for x in given if isinstance(x, Tensor)]
@@ -98,9 +103,24 @@ class _Watching(TorchFunctionMode):
                     self.met.add(data[0], out)
         return out
 
-    def _is_mine(self, tensor: Tensor) -> bool:
+    def _is_mine(self, tensor: Any) -> bool:
+        if not isinstance(tensor, Tensor):
+            return False
         base = tensor._base if tensor._is_view() else None
         return tensor is self.parameter or base is self.parameter
+
+
+def _attended(func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Returns what enters the output projection of fused attention.
+
+    A projection by the identity gives it.
+    """
+    given = list(args)
+    weight = given[ATTENTION_WEIGHT]
+    given[ATTENTION_WEIGHT] = torch.eye(weight.shape[1]).to(weight)
+    given[ATTENTION_BIAS] = None
+    values: Tensor = func(*given, **(kwargs or {}))[0]
+    return values
 
 
 def _adds(func: Callable[..., Any]) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from vgaudit.treatments.nodes import (
+    ATTENTION,
+    ATTENTION_WEIGHT,
     DROPOUTS,
     MATRIX_PRODUCTS,
     NORMS,
@@ -79,7 +81,8 @@ def weight_name(source: fx.Node) -> str | None:
     if product is not None:
         return product.name
     args = source.args
-    weight = args[1] if len(args) > 1 else source.kwargs.get("weight")
+    place = ATTENTION_WEIGHT if name_of(source) == ATTENTION else 1
+    weight = args[place] if len(args) > place else source.kwargs.get("weight")
     if isinstance(weight, fx.Node) and weight.op == "get_attr":
         return str(weight.target)
     return None
