@@ -168,17 +168,17 @@ def _alerts() -> Iterator[list[str]]:
     PyTorch warns of them in its deterministic mode, which is left as it was found.
     """
     found: list[str] = []
-    enabled = torch.are_deterministic_algorithms_enabled()
-    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    # Not use_deterministic_algorithms, which loads the whole compiler.
+    before = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield found
         finally:
-            torch.use_deterministic_algorithms(enabled, warn_only=only_warned)
+            torch.set_deterministic_debug_mode(before)
             torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
     for warning in said:
         if alert := _ALERT.match(str(warning.message)):
