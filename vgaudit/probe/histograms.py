@@ -156,7 +156,8 @@ def _counted(
     total = torch.zeros(2 * size, dtype=torch.int64, device=z.device)
     scale = math.ldexp(1.0, -exponent)
     wide = z.double() if abs(exponent) > _SAFE else z
-    for some, few in zip(wide.split(CHUNK), flat.split(CHUNK), strict=True):
+    for start in range(0, wide.numel(), CHUNK):
+        some, few = wide[start : start + CHUNK], flat[start : start + CHUNK]
         # Bytes hold 2 · MOST bins, and are several times faster than int64.
         place = some.mul(scale).floor_().sub_(first).to(torch.uint8)
         place = place.add_(few, alpha=size)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vgaudit.flow import Cause, GradientFlow
 from vgaudit.reports.charts import activations, budget, depth, histograms, profile
@@ -154,7 +154,8 @@ def histograms_of(smalls: Sequence[histograms.Small]) -> Painter:
 
     def paint(axes: Axes) -> None:
         axes.set_axis_off()
-        axes.get_figure().set_size_inches(10.0, CELL * down)
+        whole: Any = axes.get_figure()
+        whole.set_size_inches(10.0, CELL * down)
         for i, one in enumerate(smalls):
             row, column = divmod(i, ACROSS)
             # Shares of the picture: a cell, and what its words take.

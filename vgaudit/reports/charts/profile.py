@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vgaudit.findings import Optimizer
 from vgaudit.flow import GradientFlow, MeanFieldLayer
@@ -127,7 +127,9 @@ def limits(
 def _rule(kind: type[R], thresholds: Mapping[str, float]) -> R | None:
     """Returns a rule with the thresholds that a report was judged by."""
     names = {spec.name: f"{kind.name}.{spec.name}" for spec in fields(kind)}
-    given = {n: thresholds[key] for n, key in names.items() if key in thresholds}
+    given: dict[str, Any] = {
+        n: thresholds[key] for n, key in names.items() if key in thresholds
+    }
     return kind(**given) if given else None
 
 
