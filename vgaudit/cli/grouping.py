@@ -19,7 +19,7 @@ def grouped(command: Command) -> Command:
     and with their defaults; the function that was written gets the group.
     """
     signature = inspect.signature(command, eval_str=True)
-    groups = {
+    groups: dict[str, Any] = {
         name: parameter.annotation
         for name, parameter in signature.parameters.items()
         if dataclasses.is_dataclass(parameter.annotation)
