@@ -16,6 +16,7 @@ PACKAGE = ROOT / "vgaudit"
 WORDS = {
     "conversion",
     "errors",
+    "estimates",
     "facts",
     "findings",
     "fixing",

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vgaudit.fixing import Estimate, clears, difference, estimate, quantile
+from vgaudit.estimates import Estimate, clears, difference, estimate, quantile
 
 TABLE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 9: 2.2622, 14: 2.1448, 30: 2.0423}
 """Two-sided 95 % quantiles, as any table of Student's t prints them."""

@@ -12,8 +12,9 @@ from torch import nn
 import vgaudit
 from tests.fixing.models import fixed, healthy, sick, task
 from vgaudit.errors import BadConfig
+from vgaudit.estimates import clears, difference
 from vgaudit.findings import Report
-from vgaudit.fixing import Arm, Fixing, FixOptions, clears, difference
+from vgaudit.fixing import Arm, Fixing, FixOptions
 from vgaudit.repair import candidates, planning
 from vgaudit.repair.fix import Repaired
 

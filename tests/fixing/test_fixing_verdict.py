@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.fixing.made import fixing, plan, played, proofs
-from vgaudit.fixing import FAMILIES, Arm, difference, estimate
+from vgaudit.estimates import difference, estimate
+from vgaudit.fixing import FAMILIES, Arm
 from vgaudit.repair.verdict import judged, keeper
 
 GOOD, FAIR, POOR = (0.90, 0.91, 0.92), (0.70, 0.71, 0.72), (0.10, 0.10, 0.10)

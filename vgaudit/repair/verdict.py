@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from vgaudit.estimates import Estimate, clears
 from vgaudit.findings import Report
-from vgaudit.fixing import CONTROLS, Attempt, Estimate, Family, Fixing, clears
+from vgaudit.fixing import CONTROLS, Attempt, Family, Fixing
 
 _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
 

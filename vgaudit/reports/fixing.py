@@ -7,15 +7,14 @@ import math
 from collections.abc import Iterator
 
 from vgaudit.errors import CannotLoad
+from vgaudit.estimates import Estimate, difference
 from vgaudit.fixing import (
     FAMILIES,
     TITLES,
     Arm,
     Attempt,
-    Estimate,
     Fixing,
     Plan,
-    difference,
 )
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
