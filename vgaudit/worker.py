@@ -14,15 +14,16 @@ so is this process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vgaudit.errors import BadConfig, CannotRun, VgauditError
 from vgaudit.flow import Audit
@@ -30,6 +31,9 @@ from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.plain import to_json, to_plain
 from vgaudit.ranks import launched
 from vgaudit.sandbox import OPEN, Rules, close
+
+if TYPE_CHECKING:
+    from vgaudit.distributed import Group
 
 __all__ = ["TASKS", "main"]
 
@@ -95,17 +99,23 @@ def scan(record: dict[str, Any], parent: Parent) -> Any:
         parent(phase)
         return parent.stopping
 
-    job, ranks = _scan_job(record), launched()
+    job = _scan_job(record)
+    with _among_ranks(parent, job.probe.device) as group:
+        return measure(job, say, group)
+
+
+@contextlib.contextmanager
+def _among_ranks(parent: Parent, device: str) -> Iterator[Group | None]:
+    """Meets the other ranks for the time of a task, where there are any."""
+    ranks = launched()
     if ranks is None:
-        return measure(job, say)
+        yield None
+        return
     from vgaudit.distributed import joined
 
     parent(f"waiting for {ranks.size} ranks")
-    device = ranks.device(job.probe.device)
     with joined(ranks, device, lost=parent.lost) as group:
-        return measure(
-            replace(job, probe=replace(job.probe, device=device)), say, group
-        )
+        yield group
 
 
 def inspect(record: dict[str, Any], progress: Progress) -> Any:
@@ -129,6 +139,7 @@ def retrain(record: dict[str, Any], parent: Parent) -> Any:
     """Returns what a training did; ends early, saved, where the parent asks for it."""
     parent("starting torch")
     from vgaudit.retraining import RetrainOptions
+    from vgaudit.training.crew import Crew
     from vgaudit.training.retrain import Listener, RetrainJob
     from vgaudit.training.retrain import retrain as retrained
     from vgaudit.training.signals import asked_to_stop
@@ -143,17 +154,7 @@ def retrain(record: dict[str, Any], parent: Parent) -> Any:
         listener = Listener(
             say=parent, report=parent.report, stop=lambda: asked() or parent.stopping
         )
-        ranks = launched()
-        if ranks is None:
-            return retrained(job, listener)
-        from vgaudit.distributed import joined
-        from vgaudit.training.crew import Crew
-
-        parent(f"waiting for {ranks.size} ranks")
-        device = ranks.device(job.scan.probe.device)
-        probe = replace(job.scan.probe, device=device)
-        job = replace(job, scan=replace(job.scan, probe=probe))
-        with joined(ranks, device, lost=parent.lost) as group:
+        with _among_ranks(parent, job.scan.probe.device) as group:
             return retrained(job, listener, Crew(group))
 
 
@@ -347,11 +348,15 @@ def _limit_memory(limit: int | None) -> None:
 
 
 def _scan_job(record: dict[str, Any]) -> ScanJob:
+    """Returns a scan job, on the device of this rank where there are several."""
+    probe: ProbeOptions = _options(ProbeOptions, record["probe"])
+    if (ranks := launched()) is not None:
+        probe = replace(probe, device=ranks.device(probe.device))
     return ScanJob(
         spec=record["spec"],
         load=_options(LoadOptions, record["load"]),
         data=_options(DataOptions, record["data"]),
-        probe=_options(ProbeOptions, record["probe"]),
+        probe=probe,
     )
 
 
