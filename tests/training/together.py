@@ -62,7 +62,7 @@ def data_of(name: str) -> tuple[Tensor, Tensor]:
         ids = torch.randint(0, 11, (60, 7), generator=generator)
         return ids, ids.sum(1) % 3
     if name == "resnet18":
-        x = torch.randn(18, 3, 32, 32, generator=generator)
+        x = torch.randn(18, 3, 64, 64, generator=generator)
         return x, torch.arange(18) % 3
     if name == "poisoned":
         x, y = samples()
