@@ -13,7 +13,7 @@ import torch
 from benchmarks.detection.build import Spec, build
 from benchmarks.detection.tasks import task
 from vgaudit.api import describe
-from vgaudit.errors import CannotRewrite
+from vgaudit.errors import CannotRewrite, CannotRun
 from vgaudit.findings import Optimizer
 from vgaudit.fixing import FAMILIES, Attempt, Family, Fixing, FixOptions
 from vgaudit.job import DataOptions, ProbeOptions
@@ -55,8 +55,11 @@ def repaired(sick: Sick) -> Row:
     """Returns what became of one model, as plain data."""
     torch.set_num_threads(1)
     began = time.thread_time()
-    asked = _asked(sick)
-    done = fix(asked, Ledger(None), Surroundings()).fixing
+    try:
+        done = fix(_asked(sick), Ledger(None), Surroundings()).fixing
+    except CannotRun as error:
+        # No arm can take a step: nothing is repaired, and nothing could be.
+        done = Fixing(options=OPTIONS, status="nothing", reason=error.message)
     tried = done
     if done.plan is None:
         # It is left alone: what the arms reach all the same says whether it is a miss.
@@ -73,7 +76,7 @@ def repaired(sick: Sick) -> Row:
         "kept_family": _family(done),
         "base": tried.base,
         "chance": tried.chance,
-        "final": keeper(done).score if done.kept else done.base,
+        "final": keeper(done).score if done.kept else None,
         "arms": {family: _arms(tried, family) for family in FAMILIES},
         "steps": tried.plan.family_steps if tried.plan else 0,
         "dropped": list(tried.plan.dropped) if tried.plan else [],
@@ -102,7 +105,7 @@ def _asked(sick: Sick) -> Asked:
 def _forced(asked: Asked, done: Fixing) -> Fixing:
     try:
         return searched(asked, Ledger(None), Surroundings())
-    except CannotRewrite:
+    except (CannotRewrite, CannotRun):
         return done
 
 

@@ -56,7 +56,7 @@ def collect(wanted: list[Sick], file: Path, minutes: float, workers: int) -> Non
             sys.stderr.write(
                 f"{number}/{len(left)} {spent:.0f} s, "
                 f"{spent / number * (len(left) - number):.0f} s left: {row['name']} "
-                f"{row['status']} {row['kept']} {row['final']:.3f}\n"
+                f"{row['status']} {row['kept']} {row['final']}\n"
             )
             sys.stderr.flush()
             if spent >= 60 * minutes:

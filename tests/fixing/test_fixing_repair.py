@@ -221,3 +221,22 @@ def test_what_was_not_tried_is_called_so(repaired: Repaired) -> None:
     done: Fixing = repaired.fixing
 
     assert any("normalise" in sentence for sentence in done.advice)
+
+
+def test_a_loss_of_nan_is_cured_by_new_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = sick(3)
+    with torch.no_grad():
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                layer.weight.mul_(1e30)
+        model[-1].weight.mul_(1e30)
+    fresh = Arm(
+        name="reinit + adam", family="treatment", start="reinit", method="adam", lr=0.01
+    )
+    only(monkeypatch, fresh)
+    done = fixed(model, task(), OPTIONS).fixing
+
+    assert done.status == "repaired"
+    assert done.kept == "reinit + adam"
+    failed = [a.arm for a in done.attempts if a.failure]
+    assert "plain adam, lr 0.001" in failed

@@ -172,5 +172,9 @@ class Bench:
 
 
 def higher(scores: Scores) -> float:
-    """Returns accuracy or R², else the negative loss: higher is better."""
-    return scores.metric if scores.metric is not None else -scores.loss
+    """Returns accuracy or R², else the negative loss: higher is better.
+
+    What is no number is worst.
+    """
+    found = scores.metric if scores.metric is not None else -scores.loss
+    return -math.inf if math.isnan(found) else found

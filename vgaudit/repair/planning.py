@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from vgaudit.errors import CannotRewrite, CannotRun, VgauditError
+from vgaudit.errors import CannotRewrite, CannotRun
 from vgaudit.fixing import FAMILIES, STARTS, Arm, FixOptions, Length, Plan, Start
 from vgaudit.plain import visible
 from vgaudit.repair import candidates
@@ -104,16 +104,23 @@ def planned(bench: Bench, wanted: Sequence[Arm], options: FixOptions, say: Say) 
 
     Raises:
         CannotRewrite: no treatment fits the model.
+        CannotRun: nor can the model itself be trained.
     """
     began = time.monotonic()
     costs, dropped = _timings(bench, wanted, options, say)
     fitting = [arm for arm in wanted if arm.name in costs]
+    if not fitting and _plain_cost(bench, options.seed) is None:
+        raise CannotRun(
+            f"neither the model as it came nor a treated one can be trained: "
+            f"{'; '.join(dropped)}",
+            hint="look at data and loss first: `vgaudit scan` names what fails",
+        )
     if not fitting:
         raise CannotRewrite(
             f"no treatment fits the model: {'; '.join(dropped)}",
             hint="`vgaudit scan` names the findings and what to do by hand",
         )
-    plain = _plain_cost(bench, options.seed)
+    plain = _plain_cost(bench, options.seed) or costs[fitting[0].name]
     left = options.budget * SPARE - (time.monotonic() - began)
     most = _most(bench, options)
     chosen = fitting[: options.trials]
@@ -195,19 +202,15 @@ def _prices(chosen: Sequence[Arm], costs: dict[str, Cost], plain: Cost) -> Price
     return Prices((mean, plain, mean), {arm.name: costs[arm.name] for arm in chosen})
 
 
-def _plain_cost(bench: Bench, seed: int) -> Cost:
-    """Returns the cost of plain Adam.
+def _plain_cost(bench: Bench, seed: int) -> Cost | None:
+    """Returns the cost of plain Adam; None where no step of it can be taken.
 
-    Raises:
-        CannotRun: the model as it came cannot be trained.
+    That is no reason to stop: a loss of NaN may be what a treatment cures.
     """
     try:
         return timed(bench, candidates.sweep(1)[0], seed)
-    except VgauditError as error:
-        raise CannotRun(
-            f"the model as it came cannot be trained: {error.message}",
-            hint="a repair needs its controls: look at data and loss first",
-        ) from error
+    except (CannotRewrite, CannotRun):
+        return None
 
 
 def _most(bench: Bench, options: FixOptions) -> int:
