@@ -159,10 +159,10 @@ def _attempt(
         blueprint = next((b for b in known if b.fits(nodes)), None)
         if known and blueprint is None:
             return None
-        if isinstance(recorder, Follower):
-            if not recorder.confirmed(nodes):
-                return None
-        elif blueprint is None:
+        if isinstance(recorder, Follower) and not recorder.confirmed(nodes):
+            return None
+        if blueprint is None:
+            assert isinstance(recorder, Recorder)
             blueprint = _blueprint(setting, nodes, recorder)
             measured.called = set(recorder.recording.calls_of)
             measured.used = _used(twin, recorder.recording)
