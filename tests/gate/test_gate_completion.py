@@ -1,4 +1,4 @@
-"""Completion in a shell: what it prints, and that a torn configuration stops nothing."""
+"""Completion in a shell: what it prints, and that a torn configuration stops none."""
 
 from __future__ import annotations
 
