@@ -31,6 +31,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from benchmarks.page import renew
+
 STORED = Path(__file__).resolve().parent / "results"
 UNFINISHED = 3
 
@@ -240,16 +242,7 @@ def tables(name: str, options: Sequence[str]) -> str:
 
 
 def main() -> None:
-    made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("page", type=Path)
-    made.add_argument("--check", action="store_true")
-    options = made.parse_args()
-    before = options.page.read_text()
-    after = renewed(before)
-    if not options.check:
-        options.page.write_text(after)
-    elif after != before:
-        sys.exit(f"{options.page} is out of date")
+    renew(__doc__, renewed)
 
 
 if __name__ == "__main__":

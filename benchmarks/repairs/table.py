@@ -7,7 +7,6 @@ renews what is between the markers; with --check it only says whether it is out 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import statistics
@@ -22,6 +21,7 @@ if __package__ in (None, ""):
 
 from benchmarks.detection.score import wilson
 from benchmarks.detection.train import LEARNED
+from benchmarks.page import renew
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 BLOCK = re.compile(r"(<!-- begin repairs -->\n)(.*?)(<!-- end repairs -->)", re.DOTALL)
@@ -202,17 +202,11 @@ def _missed(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Renews the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("page", type=Path)
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
-    before = options.page.read_text()
     made = render(stored(RESULTS))
-    after = BLOCK.sub(lambda found: f"{found[1]}\n{made}\n{found[3]}", before)
-    if not options.check:
-        options.page.write_text(after)
-    elif after != before:
-        sys.exit(f"{options.page} is out of date")
+    renew(
+        __doc__.splitlines()[0],
+        lambda page: BLOCK.sub(lambda found: f"{found[1]}\n{made}\n{found[3]}", page),
+    )
 
 
 if __name__ == "__main__":

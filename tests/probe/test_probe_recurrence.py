@@ -98,10 +98,12 @@ def by_hand(net: nn.Module, x: np.ndarray) -> list[float]:
     return list(logs - logs[0])
 
 
-@pytest.mark.parametrize("radius", RADII)
-def test_the_decay_of_a_plain_rnn_is_that_of_the_product_of_its_jacobians(
-    radius: float,
-) -> None:
+def twice(radius: float) -> tuple[Plain, nn.RNN, Tensor]:
+    """Returns a tanh net as a loop and as a kernel, of the same weights, and its data.
+
+    Args:
+        radius: the spectral radius of the recurrent weight.
+    """
     torch.manual_seed(0)
     net = Plain(24).double()
     with_radius(net.rec.weight, radius)
@@ -110,7 +112,14 @@ def test_the_decay_of_a_plain_rnn_is_that_of_the_product_of_its_jacobians(
     for name, source in (("ih", net.inp), ("hh", net.rec)):
         getattr(fused, f"weight_{name}_l0").data.copy_(source.weight.data)
         getattr(fused, f"bias_{name}_l0").data.copy_(source.bias.data)
+    return net, fused, x
 
+
+@pytest.mark.parametrize("radius", RADII)
+def test_the_decay_of_a_plain_rnn_is_that_of_the_product_of_its_jacobians(
+    radius: float,
+) -> None:
+    net, fused, x = twice(radius)
     hand = by_hand(net, x.numpy())
     slope = np.polyfit(range(200), hand, 1)[0]
     one, two = only(scan(Reader(fused, 24).double(), x)), only(scan(net, x))

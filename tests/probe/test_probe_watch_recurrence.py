@@ -22,7 +22,7 @@ from tests.probe.test_probe_recurrence import (
     by_hand,
     only,
     rails,
-    with_radius,
+    twice,
 )
 from vgaudit.flow import GradientFlow
 from vgaudit.probe import Watch, loops
@@ -37,15 +37,7 @@ def watched(model: nn.Module, x: Tensor, **options: Any) -> GradientFlow:
 
 @pytest.mark.parametrize("radius", RADII)
 def test_a_watched_rnn_decays_as_the_product_of_its_jacobians(radius: float) -> None:
-    torch.manual_seed(0)
-    net = Plain(24).double()
-    with_radius(net.rec.weight, radius)
-    x = 0.1 * noise(8, 200, 4).double()
-    fused = nn.RNN(4, 24, batch_first=True).double()
-    for name, source in (("ih", net.inp), ("hh", net.rec)):
-        getattr(fused, f"weight_{name}_l0").data.copy_(source.weight.data)
-        getattr(fused, f"bias_{name}_l0").data.copy_(source.bias.data)
-
+    net, fused, x = twice(radius)
     hand = by_hand(net, x.numpy())
     slope = np.polyfit(range(200), hand, 1)[0]
     one, two = only(watched(Reader(fused, 24).double(), x)), only(watched(net, x))
