@@ -28,6 +28,11 @@ _LOOK_EVERY = 4
 _PATIENCE = 3.0
 _SILENCE = 30.0
 _GRACE = 5.0
+_WORDLESS = "its process ended without a word"
+_WORDLESS_HINT = (
+    "the system may have killed it for its memory: try a smaller --batch-size, or "
+    "fewer ranks on one machine"
+)
 # What gloo, NCCL and the store say when somebody else has gone.
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 _ECHO_TYPES: tuple[type[Exception], ...] = ()
@@ -113,9 +118,9 @@ def cause(store: Store, ranks: Ranks, error: Exception) -> Exception:
     if not is_echo(error):
         report(store, ranks.rank, error)
     try:
-        told = _told(store, patient=is_echo(error))
+        told = _told(store, patient=is_echo(error)) or _missed(store, ranks)
         if told is None:
-            return _vanished(_silent(store, ranks))
+            return _vanished([])
     except RuntimeError:
         # The store lives with the first rank, or with the launcher.
         return _vanished([] if ranks.first else [0])
@@ -187,6 +192,18 @@ def _moments(seconds: float) -> Iterator[None]:
         yield
 
 
+def _missed(store: Store, ranks: Ranks) -> tuple[int, VgauditError] | None:
+    """Tells all, in its place, that a rank has died; returns who and what is told.
+
+    Ranks notice one after another. Those that leave first would be taken for dead by
+    the others, if they did not say whom they missed.
+    """
+    silent = _silent(store, ranks)
+    if silent and not store.check([_FAILED]):
+        report(store, silent[0], CannotRun(_WORDLESS, hint=_WORDLESS_HINT))
+    return _told(store, patient=False)
+
+
 def _silent(store: Store, ranks: Ranks) -> list[int]:
     """Returns the ranks whose pulse has stopped."""
     others = [other for other in range(ranks.size) if other != ranks.rank]
@@ -198,7 +215,6 @@ def _silent(store: Store, ranks: Ranks) -> list[int]:
 def _vanished(ranks: list[int]) -> VgauditError:
     who = ", ".join(map(str, ranks)) or "another"
     return CannotRun(
-        f"rank {who} failed: its process ended without a word",
-        hint="the system may have killed it for its memory: try a smaller "
-        "--batch-size, or fewer ranks on one machine",
+        f"rank {who} failed: {_WORDLESS}",
+        hint=_WORDLESS_HINT,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import traceback
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -205,9 +206,26 @@ def joined(
         with group.failing():
             yield group
             dist.barrier()
+    except BaseException as error:
+        _let_go(error)
+        raise
     finally:
         pulse.end()
         dist.destroy_process_group()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Frees what the frames of an error hold.
+
+    A collective that fails leaves the process group in its frame, and gloo closes its
+    connections when nobody holds the group: only then are the ranks set free that wait
+    for this one.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _met(ranks: Ranks, name: str, timeout: float, backend: str) -> Store:
