@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -58,38 +57,20 @@ def convert(
     what the same scan says before and after. Exits 3 where nothing was converted.
     """
     from vgaudit.cli.changes import Changes
+    from vgaudit.cli.output import check_model
     from vgaudit.reports import comparison as words
 
     inputs = (model, stored.weights, measuring.data)
     outputs = Changes.chosen(ctx.params, inputs=inputs)
-    _check_out(out, inputs=inputs, force=reporting.force)
+    check_model(
+        out, inputs=inputs, force=reporting.force, weights="weights with a recipe"
+    )
     done, compared = _convert(ctx)
     done = words.with_notes(done, words.advice(done, compared))
     outputs.deliver(
         lambda form: words.render_conversion(done, compared, form=form, top=top)
     )
     return 0
-
-
-def _check_out(
-    out: Path | None, *, inputs: tuple[str | None, ...], force: bool
-) -> None:
-    """Refuses a place that cannot be written, before any work."""
-    from vgaudit.cli.output import check_writable
-    from vgaudit.errors import BadConfig
-    from vgaudit.plain import visible
-
-    if out is None:
-        return
-    if out.suffix not in (".safetensors", ".pt"):
-        raise BadConfig(
-            f"-o {visible(str(out))}: the name must end in .safetensors or .pt",
-            hint="weights with a recipe, or the whole module by pickle",
-        )
-    check_writable(out, inputs=inputs, force=force)
-    if out.suffix == ".safetensors":
-        recipe = out.with_name(f"{out.stem}.recipe.json")
-        check_writable(recipe, inputs=inputs, force=force)
 
 
 def _convert(ctx: typer.Context) -> tuple[Any, Any]:

@@ -48,13 +48,15 @@ def fix(
     finished; --resume continues.
     """
     from vgaudit.cli.changes import Changes
+    from vgaudit.cli.output import check_model
     from vgaudit.cli.repair import repaired
-    from vgaudit.cli.retrain import again, check_out
+    from vgaudit.cli.retrain import again
     from vgaudit.reports import fixing as words
 
     given: dict[str, Any] = {**ctx.params, "valid_data": None}
-    check_out(given)
-    outputs = Changes.chosen(given, inputs=(model, stored.weights, measuring.data))
+    inputs = (model, stored.weights, measuring.data)
+    check_model(out, inputs=inputs, force=reporting.force, weights="weights")
+    outputs = Changes.chosen(given, inputs=inputs)
     done, status = repaired(given, ctx.obj)
     command = again(ctx.obj)
     outputs.deliver(lambda form: words.render(done, form=form, resume=command))

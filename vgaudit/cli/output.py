@@ -140,6 +140,34 @@ def destinations(
     return tuple(found)
 
 
+def check_model(
+    path: Path | None, *, inputs: Sequence[str | None], force: bool, weights: str
+) -> None:
+    """Refuses a place for a model that cannot be written, before any work.
+
+    Args:
+        path: as it was typed; None where no model is written.
+        inputs: what the command reads.
+        force: files that exist may be replaced.
+        weights: what is written to a ``.safetensors``, in words.
+
+    Raises:
+        BadConfig: the name says no format.
+        CannotWrite: as ``check_writable``, of the file or of the recipe beside it.
+    """
+    if path is None:
+        return
+    if path.suffix not in (".safetensors", ".pt"):
+        raise BadConfig(
+            f"-o {visible(str(path))}: the name must end in .safetensors or .pt",
+            hint=f"{weights}, or the whole module by pickle",
+        )
+    check_writable(path, inputs=inputs, force=force)
+    if path.suffix == ".safetensors":
+        recipe = path.with_name(f"{path.stem}.recipe.json")
+        check_writable(recipe, inputs=inputs, force=force)
+
+
 def check_writable(path: Path, *, inputs: Sequence[str | None], force: bool) -> None:
     """Refuses a path that is an input, exists already, or lies in no folder.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 
 from vgaudit.cli import groups as g
@@ -30,7 +28,7 @@ def retrain(
     warmup: r.Warmup = 0.05,
     clip: r.Clip = None,
     amp: r.Amp = r.AmpName.off,
-    parallel: r.Parallel = r.ParallelName.ddp,
+    parallel: r.Parallel = o.ParallelName.ddp,
     setting: r.Settings = None,
     valid_split: r.ValidSplit = 0.1,
     valid_data: r.ValidData = None,
@@ -58,11 +56,12 @@ def retrain(
     SIGTERM finish the step and save; --resume continues.
     """
     from vgaudit.cli.changes import Changes
+    from vgaudit.cli.output import check_model
     from vgaudit.cli.training import compared, trained
     from vgaudit.reports import retraining as words
 
-    check_out(ctx.params)
     inputs = (model, stored.weights, measuring.data, valid_data)
+    check_model(out, inputs=inputs, force=reporting.force, weights="weights")
     outputs = Changes.chosen(ctx.params, inputs=inputs)
     done, status = trained(ctx.params, ctx.obj)
     both = compared(done, ctx.params, ctx.obj)
@@ -71,27 +70,6 @@ def retrain(
         lambda form: words.render(done, both, form=form, top=top, resume=command)
     )
     return status
-
-
-def check_out(given: dict[str, Any]) -> None:
-    """Refuses a place that cannot be written, before any work."""
-    from vgaudit.cli.output import check_writable
-    from vgaudit.errors import BadConfig
-    from vgaudit.plain import visible
-
-    out = given["out"]
-    if out is None:
-        return
-    if out.suffix not in (".safetensors", ".pt"):
-        raise BadConfig(
-            f"-o {visible(str(out))}: the name must end in .safetensors or .pt",
-            hint="weights, or the whole module by pickle",
-        )
-    inputs = (given["model"], given["weights"], given["data"], given["valid_data"])
-    check_writable(out, inputs=inputs, force=given["force"])
-    if out.suffix == ".safetensors":
-        recipe = out.with_name(f"{out.stem}.recipe.json")
-        check_writable(recipe, inputs=inputs, force=given["force"])
 
 
 def again(typed: list[str]) -> str:
