@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Parallel = Literal["ddp", "fsdp"]
+from vgaudit.ranks import Parallel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

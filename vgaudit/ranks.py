@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from vgaudit.errors import BadConfig
+
+Parallel = Literal["ddp", "fsdp"]
+"""Each rank has the whole model, or a part of every weight."""
 
 MEETING = "VGAUDIT_MEETING"
 """The variable that names what the ranks meet for, to tell several meetings apart."""

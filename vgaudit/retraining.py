@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vgaudit.flow import Audit
+from vgaudit.ranks import Parallel
 
 Method = Literal["sdagd", "rai", "adact", "adam", "adamw", "sgd"]
 METHODS: tuple[Method, ...] = ("sdagd", "rai", "adact", "adam", "adamw", "sgd")
@@ -22,8 +23,6 @@ SCHEDULES: tuple[Schedule, ...] = (
 Amp = Literal["off", "bf16", "fp16"]
 AMPS: tuple[Amp, ...] = ("off", "bf16", "fp16")
 Solver = Literal["gradient", "classic"]
-Parallel = Literal["ddp", "fsdp"]
-PARALLELS: tuple[Parallel, ...] = ("ddp", "fsdp")
 Outcome = Literal["better", "same", "worse", ""]
 
 

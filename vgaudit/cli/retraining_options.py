@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vgaudit.cli.options import ParallelName
+
 TRAINING, HELD_OUT, RUN = "Training", "Validation and controls", "Checkpoints"
 
 
@@ -45,13 +47,6 @@ class AmpName(StrEnum):
     off = "off"
     bf16 = "bf16"
     fp16 = "fp16"
-
-
-class ParallelName(StrEnum):
-    """How several processes share a model."""
-
-    ddp = "ddp"
-    fsdp = "fsdp"
 
 
 With = Annotated[

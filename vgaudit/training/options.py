@@ -6,7 +6,8 @@ import math
 from typing import Any, get_args
 
 from vgaudit.errors import BadConfig
-from vgaudit.retraining import Amp, Parallel, RetrainOptions, Schedule
+from vgaudit.ranks import Parallel
+from vgaudit.retraining import Amp, RetrainOptions, Schedule
 from vgaudit.training import methods
 
 _LEAST: dict[str, float] = {

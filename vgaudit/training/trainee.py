@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from vgaudit.distributed.sharding import is_sharded, shard
 from vgaudit.errors import BadConfig
 from vgaudit.probe.tensors import map_tensors
-from vgaudit.retraining import Parallel
+from vgaudit.ranks import Parallel
 from vgaudit.training.course import Course
 from vgaudit.training.crew import Crew, state_of
 from vgaudit.training.weights import put, snapshot
