@@ -6,9 +6,7 @@ import contextlib
 import json
 import re
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,9 +16,7 @@ from vgaudit.fixing import Attempt, Plan
 from vgaudit.plain import to_json, visible
 from vgaudit.training.checkpoint import differences
 from vgaudit.treatments.writing import replacing
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from vgaudit.typed import typed
 
 NAME = "fix.json"
 SCHEMA = 2
@@ -63,11 +59,9 @@ class Ledger:
         if self.folder is None or not self.holds():
             return None
         path = self.folder / NAME
-        from pydantic import ValidationError
-
         try:
-            found = _adapter().validate_python(json.loads(path.read_bytes()))
-        except (OSError, ValueError, ValidationError) as error:
+            found = typed(Finished, json.loads(path.read_bytes()))
+        except (OSError, ValueError) as error:
             raise CannotLoad(
                 f"{visible(str(path))} is damaged",
                 hint="leave out --resume, and give --force to begin anew",
@@ -136,10 +130,3 @@ class Ledger:
     def _place(self, arm: str) -> Path:
         assert self.folder is not None
         return self.folder / f"arm-{re.sub('[^a-z0-9.]+', '-', arm)}.pt"
-
-
-@cache
-def _adapter() -> TypeAdapter[Finished]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Finished)
