@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -126,18 +126,7 @@ def share(
 
 def _described(blueprint: Blueprint) -> Blueprint:
     """Returns what the figures mean, without what serves to measure more of them."""
-    return Blueprint(
-        kinds=blueprint.kinds,
-        edges=blueprint.edges,
-        leaves={},
-        plan=blueprint.plan,
-        habits=Habits(),
-        rows=blueprint.rows,
-        budget=blueprint.budget,
-        names=blueprint.names,
-        gains=blueprint.gains,
-        unmeasured=blueprint.unmeasured,
-    )
+    return replace(blueprint, leaves={}, habits=Habits(), visits=None)
 
 
 def joined(
