@@ -85,15 +85,19 @@ class Group:
         with self.failing():
             return exchanged(value)
 
-    def reduce_sum(self, tensor: Tensor) -> Tensor:
+    def reduce_sum(self, tensor: Tensor, *, channel: Any = None) -> Tensor:
         """Returns the sum of a tensor over all ranks, on all ranks.
+
+        Args:
+            tensor: stays as it is.
+            channel: what it is exchanged on; None for that of everything.
 
         Raises:
             VgauditError: a rank has failed.
         """
         with self.failing():
             total = tensor.detach().clone()
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=channel)
             return total
 
     def agree(self, error: BaseException | None = None) -> None:

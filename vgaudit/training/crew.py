@@ -104,11 +104,9 @@ class Crew:
         """Returns each number summed over all ranks."""
         if self._group is None:
             return list(values)
-        with self._group.failing():
-            total = torch.tensor(values, dtype=torch.float64)
-            torch.distributed.all_reduce(total, group=self._channel)
-            found: list[float] = total.tolist()
-            return found
+        own = torch.tensor(values, dtype=torch.float64)
+        found: list[float] = self._group.reduce_sum(own, channel=self._channel).tolist()
+        return found
 
     def any(self, flag: bool) -> bool:
         """Tells whether some rank says yes."""
