@@ -193,6 +193,22 @@ def test_calls_that_change_places_are_noticed(watched: list[type]) -> None:
     assert watched == [Recorder, Follower, *[Recorder] * 4]
 
 
+def test_what_strays_once_is_not_followed_again(watched: list[type]) -> None:
+    class Counting(Swapping):
+        runs = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            type(self).runs += 1
+            return super().forward(x)
+
+    up = noise(5, 3).abs()
+    scan_all(Counting(), [batch(x) for x in (up, up + 1, -up, up, -up)])
+
+    # One pass is done twice, that of the first batch that strays.
+    assert Counting.runs == 6
+    assert watched == [Recorder, Follower, *[Recorder] * 3]
+
+
 def test_a_model_with_segments_is_recorded_in_full(watched: list[type]) -> None:
     flow = scan_all(Segments(), [batch(noise(4, 3, seed=s)) for s in range(3)])
 

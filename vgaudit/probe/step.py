@@ -117,12 +117,15 @@ def _following(
         return None
     follower = Follower(known.visits, samples=batch.size)
     try:
-        return _attempt(setting, batch, _Turn(number, (known,), False), follower)
+        found = _attempt(setting, batch, _Turn(number, (known,), False), follower)
     except Exception as error:
         if is_out_of_memory(error):
             raise
         # A recorder's pass will fail likewise, and can tell where.
         return None
+    if found is None:
+        known.visits = None  # what has strayed may stray again, for a pass each time
+    return found
 
 
 def _recorder(setting: Setting, batch: Batch, turn: _Turn) -> Recorder:
