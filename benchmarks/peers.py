@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -190,6 +191,25 @@ def torchmortem(work: Workload) -> Iterator[Step]:
 
 
 @contextlib.contextmanager
+def wandb_watch(work: Workload) -> Iterator[Step]:
+    import wandb
+
+    once = step_of(work)
+    quiet = wandb.Settings(silent=True, console="off")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        wandb.init(mode="offline", dir=folder, settings=quiet) as run,
+    ):
+        run.watch(work.model, log="all", log_freq=1)
+
+        def step() -> None:
+            once()
+            run.log({})
+
+        yield step
+
+
+@contextlib.contextmanager
 def observatory(work: Workload) -> Iterator[Step]:
     from neural_observatory import Observatory
 
@@ -223,6 +243,10 @@ ARMS: dict[str, tuple[Arm, str]] = {
     "torchlens": (
         torchlens,
         "the graph and all tensors of a forward pass, traced beside the plain step",
+    ),
+    "wandb offline": (
+        wandb_watch,
+        "histograms of parameters and of their gradients, written; no activations",
     ),
     "torchdiag": (torchdiag, "dead ReLU units and the gradients of weights"),
     "DebugUnderflowOverflow": (
