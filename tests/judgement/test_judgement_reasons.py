@@ -120,6 +120,7 @@ def test_growth_is_treated_where_it_comes_from(audit, command, words, reason) ->
         ("branches", "a skip around each block"),
         ("normalization", "less signal in front of the norm"),
         ("pooling", "pool over fewer values"),
+        ("scale", "leave the constant factor out"),
         ("merge", "normalise before each activation"),
     ],
 )

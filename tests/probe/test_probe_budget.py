@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -134,6 +135,45 @@ def test_the_slope_of_a_step_is_weighted_by_the_gradient() -> None:
     mean = float(squares.detach())
     assert flow.trunk[0].mean_square_slope == pytest.approx(mean, rel=1e-9)
     assert flow.trunk[1].mean_square_slope is None
+
+
+class Scaled(nn.Module):
+    """Two layers, and between them a product that a test names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.gain = nn.Parameter(torch.full((8,), 0.5))
+        self.register_buffer("mask", torch.full((8,), 0.1))
+        self.product: Callable[[Scaled, Tensor], Tensor] = lambda _, x: x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.product(self, self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("product", "cause", "gain"),
+    [
+        (lambda _, x: 0.3 * x, "scale", math.log10(0.3)),
+        (lambda _, x: x / 50, "scale", -math.log10(50)),
+        (lambda net, x: x * net.mask, "scale", -1.0),
+        (lambda net, x: x * net.gain, "weights", math.log10(0.5)),
+        (lambda _, x: x * x.tanh(), "activation", None),
+        (lambda _, x: x * x.flip(0), "branches", None),
+    ],
+    ids=["number", "quotient", "buffer", "parameter", "a gate", "two ways"],
+)
+def test_a_product_with_a_constant_is_told_from_one_of_two_ways(
+    product: Callable[[Scaled, Tensor], Tensor], cause: str, gain: float | None
+) -> None:
+    torch.manual_seed(6)
+    net = Scaled().double()
+    net.product = product
+    flow = scan(net, noise(5, 6).double())
+
+    step, last = flow.trunk
+    assert (step.cause, last.cause) == (cause, "weights")
+    assert gain is None or step.gain.value == pytest.approx(gain, abs=1e-7)
 
 
 # ------------------------------------------------------------------ branches

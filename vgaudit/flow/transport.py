@@ -14,6 +14,7 @@ Cause = Literal[
     "pooling",
     "attention",
     "recurrence",
+    "scale",
     "merge",
     "reshape",
     "branches",

@@ -142,7 +142,8 @@ class _Walk:
         moving = [n for n in nodes[:-1] if not operations.is_reshape(kinds[n])]
         acting = moving[0] if moving else start
         parametric = acting in self._plan.parametric
-        cause = operations.cause(kinds[acting], parametric=parametric)
+        ways = len(self._plan.dag.edges[acting])
+        cause = operations.cause(kinds[acting], parametric=parametric, ways=ways)
         return Step(start, end, kinds[acting], cause)
 
     def _block(self, node: int, following: int) -> Cause:

@@ -206,8 +206,15 @@ def is_attention(name: str) -> bool:
     return name.startswith("ScaledDotProduct") or name in {"Softmax", "SafeSoftmax"}
 
 
-def cause(name: str, *, parametric: bool) -> Cause:
-    """Returns what a trunk step made of this operation is counted as."""
+def cause(name: str, *, parametric: bool, ways: int = 2) -> Cause:
+    """Returns what a trunk step made of this operation is counted as.
+
+    Args:
+        name: of the operation.
+        parametric: it multiplies by, or adds, what is learnt.
+        ways: inputs that it sends a gradient to; a product with one is with a number,
+            or with a tensor that needs no gradient.
+    """
     if is_recurrent(name):
         return "recurrence"
     table: tuple[tuple[bool, Cause], ...] = (
@@ -219,6 +226,7 @@ def cause(name: str, *, parametric: bool) -> Cause:
         (name in _RESHAPES, "reshape"),
         (name in {"Add", "Sub", "Cat", "Stack"}, "merge"),
         (parametric, "weights"),
+        (name in {"Mul", "Div"} and ways == 1, "scale"),
         (name in _MERGES or is_weight(name), "merge"),
     )
     return next((result for applies, result in table if applies), "other")

@@ -26,6 +26,7 @@ COLOURS: dict[Cause, str] = {
     "attention": "#cc79a7",
     "recurrence": "#e69f00",
     "pooling": "#56b4e9",
+    "scale": "#8c564b",
     "merge": "#8d939d",
     "branches": "#4d5a75",
     "reshape": "#b9bdc5",

@@ -15,6 +15,7 @@ NOUNS: dict[Cause, str] = {
     "pooling": "pooling",
     "attention": "attention",
     "recurrence": "recurrence",
+    "scale": "constant factors",
     "merge": "merges",
     "reshape": "reshapes",
     "branches": "blocks with branches",

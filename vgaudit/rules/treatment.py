@@ -23,6 +23,7 @@ LOST: dict[Cause, str] = {
     "attention": "a skip around attention, whose softmax averages",
     "recurrence": "a gated cell with its gate open at first, or a skip over time",
     "branches": "a skip around each block, at full strength",
+    "scale": "leave the constant factor out, or bring it near 1",
     "other": "normalise before each activation, or add skips",
 }
 """What helps where an operation other than slopes and weights takes most."""
@@ -32,6 +33,7 @@ GROWN: dict[Cause, str] = {
     "attention": "normalise queries and keys, or clip the gradient",
     "recurrence": "an orthogonal recurrent weight, and clip the gradient",
     "branches": "scale each branch down (by 1/√depth, or from 0), or clip the gradient",
+    "scale": "a smaller constant factor, or clip the gradient",
     "other": "initialise with less gain, or clip the gradient",
 }
 """What helps where an operation other than weights gives most."""
@@ -74,6 +76,8 @@ def against_loss(audit: Audit, steps: Sequence[TrunkStep], code: str = "VG101") 
             text="activations that can have unit slope, or normalise before each",
             reason=f"{most}, and {percent(railed)} of the values are saturated",
         )
+    if "scale" in lost and lost["scale"].share >= 0.5:
+        return _against([lost["scale"]], LOST, code=code, of="of the loss")
     variation = flow.output_variation
     if variation is not None and variation < COLLAPSED:
         return conversion(

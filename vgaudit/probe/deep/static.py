@@ -32,7 +32,7 @@ from vgaudit.probe.deep.energy import propagate
 from vgaudit.probe.lazy import materialised
 from vgaudit.probe.structure import Followed, follow
 
-_PLAIN = frozenset({"weights", "activation", "pooling", "reshape", "merge"})
+_PLAIN = frozenset({"weights", "activation", "pooling", "reshape", "scale", "merge"})
 _GUARDS = frozenset({"normalization", "branches"})
 _LN10 = math.log(10)
 

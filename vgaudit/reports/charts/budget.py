@@ -46,6 +46,7 @@ CAUSES: tuple[Cause, ...] = (
     "attention",
     "recurrence",
     "pooling",
+    "scale",
     "merge",
     "branches",
     "reshape",
