@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from tests.probe.scans import batch, noise, scan, scan_all
 from vgaudit.flow import GradientFlow, RecurrenceFlow
-from vgaudit.probe.lags import direction, group_norms
+from vgaudit.probe.lags import direction
 from vgaudit.probe.replay import kernel, replay
 
 RADII = (0.5, 0.9, 1.1)
@@ -66,6 +66,20 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.states(x)[-1])
+
+
+def norms_of(*gradients: Tensor) -> list[list[float]]:
+    """Returns the L2 norm of each sample, of each gradient."""
+    return [g.flatten(1).norm(dim=1).tolist() for g in gradients]
+
+
+def grouped(norms: list[list[float]]) -> list[list[float]]:
+    """Returns decades against the first row, over groups of samples by numpy."""
+    squares = [np.square(row) for row in norms]
+    size = math.ceil(len(squares[0]) / 4)
+    firsts = range(0, len(squares[0]), size)
+    logs = [[math.log10(s[i : i + size].sum()) / 2 for i in firsts] for s in squares]
+    return [[a - b for a, b in zip(row, logs[0], strict=True)] for row in logs]
 
 
 def only(flow: GradientFlow) -> RecurrenceFlow:
@@ -176,8 +190,7 @@ def gradients(
         hidden.append(state[0])
     vector = direction(hidden[-1], seed)
     found = torch.autograd.grad(hidden[-1], hidden[:-1], vector)
-    norms = [group_norms(g) for g in (vector, *found[::-1])]
-    return norms, torch.stack(hidden).detach()
+    return norms_of(vector, *found[::-1]), torch.stack(hidden).detach()
 
 
 FUSED: dict[str, tuple[type[nn.RNNBase], dict[str, Any]]] = {
@@ -224,9 +237,8 @@ def test_a_replayed_kernel_has_the_gradients_of_single_steps(name: str) -> None:
             made.append(hidden.flip(0) if way else hidden)
             label = f"l{layer}" if net.num_layers > 1 else ""
             lags = found[f"{label} reverse".strip() if way else label]
-            for seen, expected in zip(lags.decades, norms, strict=True):
-                for one, two, zero in zip(seen, expected, norms[0], strict=True):
-                    assert 10**one == pytest.approx(two / zero, rel=1e-9)
+            for seen, expected in zip(lags.logs, norms, strict=True):
+                assert [10**one for one in seen] == pytest.approx(expected, rel=1e-9)
         layered = torch.cat(made, -1)
     assert torch.allclose(layered, out, atol=1e-10)
 
@@ -244,7 +256,7 @@ def test_packed_sequences_are_replayed_where_they_are_longest() -> None:
     )
     two = replay(kernel("gru", (whole, zeros[:, :2], *rest, False)), None, 3)
 
-    assert one[""].decades == two[""].decades
+    assert one[""].logs == two[""].logs
     assert one[""].steps == 7
 
 
@@ -308,11 +320,10 @@ def test_a_written_loop_has_the_gradients_of_its_states() -> None:
     states = net.states(x)[:-1]
     vector = direction(states[-1], 0)
     seen = torch.autograd.grad(states[-1], states[:-1], vector)
-    norms = [group_norms(g) for g in (vector, *seen[::-1])]
+    expected = grouped(norms_of(vector, *seen[::-1]))
     assert (found.layer, found.lags) == ("rec", tuple(range(11)))
-    for value, row in zip(found.decades, norms, strict=True):
-        logs = [math.log10(n / z) for n, z in zip(row, norms[0], strict=True)]
-        assert value.value == pytest.approx(sum(logs) / len(logs), abs=1e-9)
+    for value, row in zip(found.decades, expected, strict=True):
+        assert value.value == pytest.approx(sum(row) / len(row), abs=1e-9)
 
 
 @pytest.mark.parametrize("build", [nn.RNNCell, nn.LSTMCell, nn.GRUCell])
@@ -364,7 +375,7 @@ def test_a_layer_applied_many_times_reads_no_sequence(skip: bool) -> None:
 def test_the_measurement_of_a_loop_changes_no_other_figure() -> None:
     torch.manual_seed(8)
     net = Plain(8)
-    given = [batch(noise(6, 8, 4, seed=seed)) for seed in range(2)]
+    given = [batch(noise(32, 8, 4, seed=seed)) for seed in range(2)]
     flow = scan_all(net, given)
 
     out = net(given[0].args[0])
@@ -372,6 +383,43 @@ def test_the_measurement_of_a_loop_changes_no_other_figure() -> None:
     assert again.recurrences == flow.recurrences
     assert all(p.grad is None for p in net.parameters())
     # The gradient at the head is the cotangent, not that of the lags.
-    assert out.shape == (6, 3)
+    assert out.shape == (32, 3)
     head = next(row for row in flow.layers if row.path == "head")
     assert head.attenuation.value == pytest.approx(0.0, abs=1e-6)
+
+
+# ------------------------------------------------------------ batches of any size
+
+
+def dealt(x: Tensor, sizes: tuple[int, ...]) -> list[Any]:
+    """Returns batches of such sizes."""
+    return [batch(part) for part in torch.split(x, list(sizes))]
+
+
+@pytest.mark.parametrize("sizes", [(16, 16), (8,) * 4, (12, 12, 8, 8), (64,)])
+@pytest.mark.parametrize("build", [nn.RNNCell, nn.LSTMCell, nn.GRU])
+def test_small_batches_say_what_one_of_32_says(
+    build: Any, sizes: tuple[int, ...]
+) -> None:
+    torch.manual_seed(9)
+    kernel = build is nn.GRU
+    cell = build(4, 8, batch_first=True) if kernel else build(4, 8)
+    net = (Reader if kernel else Loop)(cell, 8).double()
+    x = noise(64, 7, 4).double()
+    whole = only(scan_all(net, dealt(x[:32], (32,))))
+    parts = only(scan_all(net, dealt(x[: sum(sizes)], sizes)))
+
+    assert (parts.kind, parts.lags, parts.last_only) == (whole.kind, whole.lags, True)
+    for one, two in zip(parts.decades, whole.decades, strict=True):
+        assert (one.value, one.lo) == pytest.approx((two.value, two.lo), abs=1e-6)
+
+
+def test_sequences_of_another_length_are_left_out_of_the_pool() -> None:
+    torch.manual_seed(10)
+    net = Plain(8).double()
+    x = noise(16, 9, 4).double()
+    first = only(scan_all(net, [batch(x[:8])]))
+    both = only(scan_all(net, [batch(x[:8]), batch(x[8:, :7])]))
+
+    assert both.lags == first.lags
+    assert both.decades == first.decades

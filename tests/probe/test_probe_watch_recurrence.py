@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,15 @@ from tests.probe.test_probe_recurrence import (
     Plain,
     Reader,
     by_hand,
+    grouped,
+    norms_of,
     only,
     rails,
     twice,
 )
 from vgaudit.flow import GradientFlow
 from vgaudit.probe import Watch, loops
-from vgaudit.probe.lags import direction, group_norms
+from vgaudit.probe.lags import direction
 
 
 def watched(model: nn.Module, x: Tensor, **options: Any) -> GradientFlow:
@@ -58,11 +59,10 @@ def test_a_watched_loop_has_the_gradients_of_its_states() -> None:
     states = net.states(x)[:-1]
     vector = direction(states[-1], 0)
     seen = torch.autograd.grad(states[-1], states[:-1], vector)
-    norms = [group_norms(g) for g in (vector, *seen[::-1])]
+    expected = grouped(norms_of(vector, *seen[::-1]))
     assert ("rec", tuple(range(11))) == (found.layer, found.lags)
-    for value, row in zip(found.decades, norms, strict=True):
-        logs = [math.log10(n / z) for n, z in zip(row, norms[0], strict=True)]
-        assert value.value == pytest.approx(sum(logs) / len(logs), abs=1e-9)
+    for value, row in zip(found.decades, expected, strict=True):
+        assert value.value == pytest.approx(sum(row) / len(row), abs=1e-9)
 
 
 def test_saturated_gates_are_counted_inside_a_watched_kernel() -> None:

@@ -39,8 +39,9 @@ class RecurrenceFlow:
     Attributes:
         layer: path of the layer (one direction of one layer of a fused kernel
             each), or of the module whose cell is called step by step.
-        kind: ``rnn-tanh``, ``rnn-relu``, ``lstm``, ``gru``; of a loop ``cell``, or
-            ``gated-cell`` where a sigmoid is in the step.
+        kind: ``rnn-tanh``, ``rnn-relu``, ``lstm``, ``gru``; of a loop ``gated-cell``
+            where a sigmoid multiplies the state, ``sigmoid-cell`` where it makes the
+            next state, or ``cell``.
         steps: length of the sequence.
         lags: steps back in time at which the figures below stand, from 0.
         decades: decades of ‖∂s/∂h_{T-lag}‖ over ‖∂s/∂h_T‖ at each lag, where s is

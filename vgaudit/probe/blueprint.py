@@ -37,6 +37,7 @@ class Blueprint:
         unmeasured: place → reason.
         visits: the calls of activations in order, by which another pass can be
             followed; None where it cannot.
+        recurrent: it has layers whose gradient is taken against the lag.
     """
 
     kinds: list[str]
@@ -50,6 +51,7 @@ class Blueprint:
     gains: Gains = field(default_factory=Gains)
     unmeasured: dict[str, str] = field(default_factory=dict)
     visits: list[Visit] | None = None
+    recurrent: bool = False
 
     def fits(self, graph: Graph) -> bool:
         """Tells whether ``graph`` has the shape that this was made from."""

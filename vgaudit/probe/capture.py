@@ -49,6 +49,7 @@ class Recorder(TorchFunctionMode):
 
     Attributes:
         histograms: set, to take one of the inputs of every activation.
+        replays: set, to run fused recurrent kernels again step by step.
     """
 
     def __init__(
@@ -222,6 +223,8 @@ class Recorder(TorchFunctionMode):
             out = func(*args, **kwargs)
         if self._structure:
             self._note(func, args, kwargs, out)
+        if self.replays:
+            self._replay(func, args, out)
         return out
 
     def _activation(
@@ -338,9 +341,7 @@ class Recorder(TorchFunctionMode):
                 self.recording.calls[node] = Call(path, name, caller(self._root))
                 if enters:
                     self.recording.entries.append(node)
-        if name in fused.KERNELS and self.replays:
-            fused.record(self.recording, path, name, args, out)
-        elif name in fused.KERNELS and not self._statistics:
+        if name in fused.KERNELS and not self._statistics:
             self.recording.unmeasured[f"{path or 'the model'}: gates"] = (
                 f"the gates inside the fused {name} kernel; its weights are measured"
             )
@@ -348,6 +349,12 @@ class Recorder(TorchFunctionMode):
             self.recording.unmeasured[f"{path or 'the model'}: glu"] = (
                 "the sigmoid gate inside F.glu"
             )
+
+    def _replay(self, func: Callable[..., Any], args: Any, out: Any) -> None:
+        name = (name_of(func) or "").strip("_")
+        if name in fused.KERNELS:
+            path = self._stack[-1][1] if self._stack else ""
+            fused.record(self.recording, path, name, args, out)
 
 
 def _is_all(site: Site, z: Tensor, output: Tensor) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ class Setting:
     """What stays the same over the batches of one scan.
 
     ``feed`` changes the inputs as the model gets them: to differentiate by them.
+    ``starts`` says how many samples stand before each batch that is measured.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Setting:
     output: str | None = None
     check: Callable[[Any, Any, Any], None] | None = None
     feed: Callable[[Any], Any] | None = None
+    starts: Mapping[int, int] = field(default_factory=dict)
 
 
 def forward(

@@ -8,6 +8,7 @@ others is the gradient against the lag.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from vgaudit.probe import operations
+from vgaudit.probe import cells, operations
 from vgaudit.probe.graph import Graph, Plan
-from vgaudit.probe.interval import decades
-from vgaudit.probe.lags import Lags, direction, group_norms
+from vgaudit.probe.lags import Lags, direction, sample_logs
 from vgaudit.probe.rows import Row, owner
 
 FEWEST = 4
@@ -46,13 +46,13 @@ class Loop:
     Attributes:
         name: the module whose weight is called step by step.
         states: the states that the calls read, the last one first.
-        gated: a sigmoid is in the step.
+        kind: as in ``RecurrenceFlow``.
         last_only: the output reads the last state alone.
     """
 
     name: str
     states: tuple[State, ...]
-    gated: bool
+    kind: cells.Kind
     last_only: bool
 
 
@@ -87,7 +87,7 @@ def find(
         Loop(
             name=_common(paths),
             states=states,
-            gated=search.gated(*states[:2]),
+            kind=cells.kind(graph, plan.dag, states[0].node, states[1].node),
             last_only=_one_after_another(states, distance),
         )
         for states, paths in names.items()
@@ -115,12 +115,6 @@ class _Search:
                 break
             found.append(state)
         return found
-
-    def gated(self, state: State, before: State) -> bool:
-        """Tells whether a sigmoid lies between two states."""
-        low, high = self._place[state.node], self._place[before.node]
-        kinds = {self._graph.kinds[n] for n in self._plan.dag.order[low : high + 1]}
-        return any(kind == "Sigmoid" or "ThnnFused" in kind for kind in kinds)
 
     def _apart(self, call: int, before: int) -> bool:
         """Tells whether all data passes through one tensor between two calls.
@@ -220,25 +214,32 @@ def _common(paths: Sequence[str]) -> str:
     return ".".join(shared) or paths[0]
 
 
-def measure(graph: Graph, loop: Loop, seed: int) -> Lags:
+def measure(graph: Graph, loop: Loop, seed: int, start: int = 0) -> Lags:
     """Returns the gradient against the lag, by one backward pass through the loop.
 
     It leaves the graph as it was, and no gradient in any weight.
+
+    Args:
+        graph: the graph of a forward pass.
+        loop: what to follow in it.
+        seed: of the random projection.
+        start: number of the first sample in the scan.
     """
     last, *others = (_edge(graph, state) for state in loop.states)
-    vector = direction(_like(last), seed)
+    vector = direction(_like(last), seed, start)
     found = torch.autograd.grad(
         (last,), others, (vector,), retain_graph=True, allow_unused=True
     )
-    reference = group_norms(vector)
-    rows = [[0.0] * len(reference)]
+    logs = [sample_logs(vector, start)]
     for gradient in found:
-        norms = [0.0] * len(reference) if gradient is None else group_norms(gradient)
-        rows.append([decades(n, r) for n, r in zip(norms, reference, strict=True)])
+        known = gradient is not None
+        logs.append(
+            sample_logs(gradient, start) if known else [-math.inf] * len(logs[0])
+        )
     return Lags(
-        kind="gated-cell" if loop.gated else "cell",
+        kind=loop.kind,
         steps=len(loop.states) + 1,
-        decades=rows,
+        logs=logs,
         last_only=loop.last_only,
     )
 

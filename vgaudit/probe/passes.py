@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def measure_all(scan: Scan, dtype: torch.dtype | None) -> Pass:
     usable = [n for n, batch in enumerate(scan.batches) if finite(batch)]
     if not usable:
         raise _nothing(len(scan.batches))
-    measuring = _Measuring(_setting(scan, dtype))
+    measuring = _Measuring(_setting(scan, dtype, usable))
     _measure(scan, measuring, usable)
     joined = measuring.joined()
     if joined.others:
@@ -86,7 +87,7 @@ def measure_all(scan: Scan, dtype: torch.dtype | None) -> Pass:
     return Pass(joined, own, measuring.blocked, skipped, measuring.notes)
 
 
-def _setting(scan: Scan, dtype: torch.dtype | None) -> Setting:
+def _setting(scan: Scan, dtype: torch.dtype | None, usable: list[int]) -> Setting:
     options, model = scan.options, scan.model
     device = parse_device(options.device)
     if scan.sharing is not None and scan.sharing.fresh is not None:
@@ -104,7 +105,14 @@ def _setting(scan: Scan, dtype: torch.dtype | None) -> Setting:
         dtype=dtype,
         seed=options.seed,
         output=options.output,
+        starts=_starts([(number, scan.batches[number].size) for number in usable]),
     )
+
+
+def _starts(sizes: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Returns how many samples stand before each batch, by its number."""
+    ends = itertools.accumulate(size for _, size in sizes)
+    return {number: end - size for (number, size), end in zip(sizes, ends, strict=True)}
 
 
 def _measure(scan: Scan, measuring: _Measuring, usable: list[int]) -> None:

@@ -96,6 +96,7 @@ class Recording:
     """What one forward pass showed.
 
     Attributes:
+        start: number of the batch's first sample in the scan.
         sites: activation calls by key, in order.
         observations: their statistics, still on the device.
         histograms: of their inputs, by key, where asked for.
@@ -115,6 +116,7 @@ class Recording:
             would do (structure pass).
     """
 
+    start: int = 0
     sites: dict[str, Site] = field(default_factory=dict)
     observations: list[Observation] = field(default_factory=list)
     histograms: dict[str, Histogram] = field(default_factory=dict)

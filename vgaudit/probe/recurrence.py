@@ -28,7 +28,7 @@ def measure(
     found = dict(recording.recurrences)
     for loop in _loops(graph, blueprint, recording):
         try:
-            found[loop.name] = loops.measure(graph, loop, seed)
+            found[loop.name] = loops.measure(graph, loop, seed, recording.start)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from vgaudit.flow import GateFlow
 from vgaudit.probe.activations import KNOWN, SATURATION
-from vgaudit.probe.lags import SAMPLES, Lags, direction, group_norms
+from vgaudit.probe.lags import SAMPLES, Lags, direction, sample_logs
 
 LONGEST = 1024
 """Steps that are run again; of a longer sequence the first ones."""
 
 _VALUES = 1 << 22
 _AGREES = 1e-2
-_SMALL, _SCALE = 1e-120, 100
+_SMALL, _SCALE = -120.0, 100
 _GATES = {
     "lstm": (("input", "forget", "cell", "output"), "sigmoid sigmoid tanh sigmoid"),
     "gru": (("reset", "update", "new"), "sigmoid sigmoid tanh"),
@@ -45,6 +45,7 @@ class Kernel:
         weights: by layer and direction: w_ih, w_hh, biases (if any), w_hr (if any).
         biased: there are biases.
         directions: 1 or 2.
+        start: number of the first sample in the scan.
     """
 
     kind: str
@@ -53,13 +54,14 @@ class Kernel:
     weights: tuple[tuple[Tensor, ...], ...]
     biased: bool
     directions: int
+    start: int = 0
 
 
-def kernel(kind: str, args: Sequence[Any]) -> Kernel:
+def kernel(kind: str, args: Sequence[Any], start: int = 0) -> Kernel:
     """Returns the call of ``torch.lstm`` and its kin that ``args`` describe.
 
     Of packed sequences those of full length are taken. As many samples as a replay
-    keeps in 32 MiB, 32 at most.
+    keeps in 32 MiB, 32 at most of a scan: none where the batches before had as many.
 
     Raises:
         ValueError: the arguments have another form.
@@ -79,7 +81,8 @@ def kernel(kind: str, args: Sequence[Any]) -> Kernel:
     weights = [tuple(flat[i : i + count]) for i in range(0, len(flat), count)]
     x = x[:LONGEST]
     gates = weights[0][1].shape[0]
-    kept = max(min(SAMPLES, x.shape[1], _VALUES // max(len(x) * gates, 1)), 1)
+    most = max(min(SAMPLES, _VALUES // max(len(x) * gates, 1)), 1)
+    kept = min(max(most - start, 0), x.shape[1])
     return Kernel(
         kind=kind,
         x=x[:, :kept].detach().double(),
@@ -87,6 +90,7 @@ def kernel(kind: str, args: Sequence[Any]) -> Kernel:
         weights=tuple(tuple(w.detach().double() for w in one) for one in weights),
         biased=bool(biased),
         directions=directions,
+        start=start,
     )
 
 
@@ -218,22 +222,19 @@ class _Run:
 
     def lags(self, seed: int) -> Lags:
         """Returns ‖∂s/∂h_{T−lag}‖ for every lag, and the gates."""
-        dh = direction(self.output[-1], seed)
+        dh = direction(self.output[-1], seed, self.call.start)
         dc = torch.zeros_like(self.call.states[-1][self.place])
-        norms, shift = [group_norms(dh)], 0
-        logs = [[math.log10(value) for value in norms[0]]]
+        logs, shift = [sample_logs(dh)], 0
         for step in reversed(self.steps[1:]):
             dh, dc = self._backward(step, dh, dc)
-            found = group_norms(dh)
-            logs.append([_log(value, shift) for value in found])
-            if 0 < max(found) < _SMALL:
+            found = sample_logs(dh)
+            logs.append([value - shift for value in found])
+            if -math.inf < max(found) < _SMALL:
                 dh, dc, shift = dh * 10.0**_SCALE, dc * 10.0**_SCALE, shift + _SCALE
         return Lags(
             kind=self.call.kind.replace("_", "-"),
             steps=len(self.x),
-            decades=[
-                [b - a for a, b in zip(logs[0], row, strict=True)] for row in logs
-            ],
+            logs=logs,
             gates=tuple(self._gates()),
         )
 
@@ -249,10 +250,6 @@ class _Run:
                 saturated_low=low,
                 saturated_high=high,
             )
-
-
-def _log(value: float, shift: int) -> float:
-    return math.log10(value) - shift if value > 0 else -math.inf
 
 
 def _rails(kind: str, values: Tensor) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from vgaudit.probe.forward import (
     is_out_of_memory,
 )
 from vgaudit.probe.gauges import Gauges, root_sum_square
-from vgaudit.probe.lags import Lags
+from vgaudit.probe.lags import SAMPLES, Lags
 from vgaudit.probe.parameters import ParameterFigures
 from vgaudit.probe.recording import Habits, Recording
 from vgaudit.probe.state import Twin
@@ -46,7 +47,8 @@ class Measured:
         variation: see ``GradientFlow.output_variation``.
         input_mean, input_std: of the first floating-point input.
         recomputed: modules that ran again during the backward pass.
-        recurrences: gradient against lag by layer (first batch).
+        recurrences: gradient against lag by layer (first batch, and more where that
+            is small).
         called: modules that ran. used: parameters given to a function (first batch).
     """
 
@@ -87,14 +89,15 @@ def measure(
         zeros: it is the first batch: count the exact zeros of the parameters'
             gradients, and take histograms.
     """
+    turn = _Turn(number, tuple(known), zeros, start=_start(setting, number, known))
     result = None
-    if len(known) == 1 and not zeros and not setting.twin.sharded:
+    quick = turn.start is None and not zeros and not setting.twin.sharded
+    if quick and len(known) == 1:
         result = _following(setting, batch, number, known[0])
     if result is None:
-        turn = _Turn(number, tuple(known), zeros)
         result = _attempt(setting, batch, turn, _recorder(setting, batch, turn))
     if result is None:
-        turn = _Turn(number, (), zeros)
+        turn = dataclasses.replace(turn, known=(), start=turn.start or 0)
         result = _attempt(setting, batch, turn, _recorder(setting, batch, turn))
         assert result is not None
     return result
@@ -102,11 +105,27 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One run of one batch: the arguments of ``measure``."""
+    """One run of one batch: the arguments of ``measure``.
+
+    ``start``: the number of its first sample in the scan, where the gradient against
+    the lag is taken of it; else None.
+    """
 
     number: int
     known: tuple[Blueprint, ...]
     zeros: bool
+    start: int | None = None
+
+
+def _start(setting: Setting, number: int, known: Sequence[Blueprint]) -> int | None:
+    """Returns where a batch begins among the samples of recurrent nets; mostly None.
+
+    The first batch always has them, further ones where it was small.
+    """
+    start = setting.starts.get(number, 0 if not known else SAMPLES)
+    if start >= SAMPLES:
+        return None if known else 0
+    return start if not known or any(seen.recurrent for seen in known) else None
 
 
 def _following(
@@ -136,6 +155,8 @@ def _recorder(setting: Setting, batch: Batch, turn: _Turn) -> Recorder:
         habits=Habits.joined(b.habits for b in known) if known else None,
     )
     recorder.histograms = turn.zeros
+    recorder.replays = turn.start is not None
+    recorder.recording.start = turn.start or 0
     return recorder
 
 
@@ -171,12 +192,12 @@ def _attempt(
             measured.used = _used(twin, recorder.recording)
         _gates(recorder.recording, blueprint)
         recorder.backward = True
-        first = zeros or not known
-        if first and not twin.sharded:
+        if turn.start is not None and not twin.sharded:
             measured.recurrences = recurrence.measure(
                 nodes, blueprint, recorder.recording, seed=setting.seed
             )
-        attach(gauges, blueprint, nodes, heads, merges=first)
+            blueprint.recurrent |= bool(measured.recurrences)
+        attach(gauges, blueprint, nodes, heads, merges=zeros or not known)
         with twin.shielding(nodes.leaves.values()):
             cotangents = _backward(setting, heads, loss, turn.number)
     measured.at, measured.through = gauges.read()

@@ -167,10 +167,12 @@ def _merge(
 
 
 def recurrences(batches: Batches) -> tuple[RecurrenceFlow, ...]:
-    """Returns the gradient against the lag, from the first batch that has it."""
-    for batch in batches.measured:
-        if batch.recurrences:
-            return tuple(
-                lags.flow(name, seen) for name, seen in batch.recurrences.items()
-            )
-    return ()
+    """Returns the gradient against the lag, of the layers in the first batch with it.
+
+    Where that batch is small, of those after it, too.
+    """
+    seen = [batch.recurrences for batch in batches.measured if batch.recurrences]
+    return tuple(
+        lags.flow(name, lags.pooled([part[name] for part in seen if name in part]))
+        for name in (seen[0] if seen else ())
+    )

@@ -45,7 +45,9 @@ class VanishingThroughTime(Rule):
         loss and the rule is quiet; the report gives the memory horizon. A task whose
         answer lies in the last steps needs no more. Plain tanh and ReLU cells grow
         their recurrent weight under a large learning rate and mostly recover, so they
-        get a warning where gated cells and sigmoids get an error.
+        get a warning where gated cells and sigmoids get an error. A sigmoid that
+        multiplies the state is a gate; one whose output is the next state makes a
+        plain cell with limits of its own.
 
     Treatments:
         LSTM: a positive forget-gate bias. GRU: a positive update-gate bias. Plain
@@ -60,10 +62,16 @@ class VanishingThroughTime(Rule):
     """
 
     gated_sgd_error: float = threshold(
-        -3.2, "decades; below it an error under SGD where a sigmoid is in the step"
+        -3.2, "decades; below it an error under SGD for gated cells"
     )
     gated_adam_error: float = threshold(
-        -4.2, "decades; below it an error under Adam where a sigmoid is in the step"
+        -4.2, "decades; below it an error under Adam for gated cells"
+    )
+    sigmoid_sgd_error: float = threshold(
+        -3.9, "decades; below it an error under SGD for plain sigmoid cells"
+    )
+    sigmoid_adam_error: float = threshold(
+        -3.0, "decades; below it an error under Adam for plain sigmoid cells"
     )
     plain_warning: float = threshold(
         -5.0, "decades; below it a warning for plain cells"
@@ -84,7 +92,9 @@ class VanishingThroughTime(Rule):
             "the same under Adam", reader(-0.6), "error", training=Training("adam")
         ),
         Example(
-            "a sigmoid cell over six steps", reader(-1.1, 7, kind="gated-cell"), "error"
+            "a sigmoid cell over six steps",
+            reader(-1.1, 7, kind="sigmoid-cell"),
+            "error",
         ),
         Example("a plain cell may recover", reader(-0.3, kind="rnn-tanh"), "warning"),
         Example(
@@ -122,6 +132,9 @@ class VanishingThroughTime(Rule):
         if kind in _GATED:
             gated = self.gated_sgd_error if sgd else self.gated_adam_error
             return (("error", gated),)
+        if kind == "sigmoid-cell":
+            sigmoid = self.sigmoid_sgd_error if sgd else self.sigmoid_adam_error
+            return (("error", sigmoid),)
         plain = self.plain_sgd_error if sgd else self.plain_adam_error
         return ("error", plain), ("warning", self.plain_warning)
 
