@@ -221,18 +221,27 @@ def fit(rows: Sequence[Row], kind: str, group: str) -> Fit | None:
     where a class is empty.
     """
     score, sign = SCORES[group]
-    sick = [sign * score(r) for r in rows if label(r, kind) == group]
-    well = [sign * score(r) for r in rows if label(r, kind) == "healthy"]
-    sick = [x for x in sick if math.isfinite(x)]
-    well = [x for x in well if math.isfinite(x)]
-    if not sick or not well:
+    sick = [score(r) for r in rows if label(r, kind) == group]
+    well = [score(r) for r in rows if label(r, kind) == "healthy"]
+    return split(sick, well, sign)
+
+
+def split(sick: Sequence[float], well: Sequence[float], sign: int) -> Fit | None:
+    """Returns the limit between sick and well with the fewest errors.
+
+    Args:
+        sick: figures of the sick. well: of the others.
+        sign: 1 where the sick have the larger figures, else −1.
+    """
+    bad = [sign * x for x in sick if math.isfinite(x)]
+    good = [sign * x for x in well if math.isfinite(x)]
+    if not bad or not good:
         return None
-    points = sorted({*sick, *well})
-    gaps = list(pairwise(points))
+    gaps = list(pairwise(sorted({*bad, *good})))
 
     def errors(gap: tuple[float, float]) -> int:
         limit = sum(gap) / 2
-        return sum(x < limit for x in sick) + sum(x >= limit for x in well)
+        return sum(x < limit for x in bad) + sum(x >= limit for x in good)
 
     fewest = min(map(errors, gaps))
     best = max((g for g in gaps if errors(g) == fewest), key=lambda g: g[1] - g[0])
@@ -242,8 +251,8 @@ def fit(rows: Sequence[Row], kind: str, group: str) -> Fit | None:
         lo=ends[0],
         hi=ends[1],
         errors=fewest,
-        sick=len(sick),
-        healthy=len(well),
+        sick=len(bad),
+        healthy=len(good),
     )
 
 
