@@ -45,6 +45,7 @@ class FixOptions:
         most_steps: optimizer steps of one training beyond which nothing is gained by
             more time; None for 30 passes over the data.
         seed: of the split, of the orders and of what is drawn.
+        no_trial: a model that no finding fails is called healthy on the scan's word.
     """
 
     budget: float = 600.0
@@ -54,6 +55,7 @@ class FixOptions:
     valid_split: float = 0.2
     most_steps: int | None = None
     seed: int = 0
+    no_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,12 +185,39 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Trainings of the model as it came: the evidence that it is healthy, or is not.
+
+    Attributes:
+        arms: the optimizer that the scan is judged for, at its customary learning
+            rates; the first that learns ends the trial.
+        length: of each training.
+        attempts: what was run, on one seed.
+        explained: of each, the share by which its loss is below that of the best
+            constant answer (its R² in a regression); None where that is not known.
+        reason: what it showed, one sentence; empty while it is not finished.
+    """
+
+    arms: tuple[Arm, ...]
+    length: Length
+    attempts: tuple[Attempt, ...] = ()
+    explained: tuple[float | None, ...] = ()
+    reason: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """What it took of the budget."""
+        return sum(attempt.seconds for attempt in self.attempts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fixing:
     """A repair with its evidence.
 
     Attributes:
         options: what was asked.
-        status: ``healthy``: nothing to do; ``repaired``: the best treatment clears
+        status: ``healthy``: nothing to do, as no finding fails and the model as it
+            came was not seen to stay at chance; ``repaired``: the best treatment clears
             both best controls; ``control``: a control is better than nothing, and no
             treatment clears it; ``unproven``: no method is better beyond doubt over
             seeds, but one trained model is, on samples that it has not seen;
@@ -200,6 +229,8 @@ class Fixing:
         base: score of the model as it came.
         chance: score of the best constant answer; None where it is not known.
         split: which samples were trained on. judged: how many gave the scores.
+        trial: of the model as it came, where no finding failed; None where one did,
+            or where no trial was made.
         plan: what was to be run; None for a healthy model.
         attempts: what was run.
         best: name of the best treatment. control: name of the better control.
@@ -219,6 +250,7 @@ class Fixing:
     chance: float | None = None
     split: Split | None = None
     judged: int = 0
+    trial: Trial | None = None
     plan: Plan | None = None
     attempts: tuple[Attempt, ...] = ()
     best: str = ""

@@ -24,6 +24,8 @@ from benchmarks.detection.train import LEARNED
 from benchmarks.page import renew
 
 RESULTS = Path(__file__).with_name("results.jsonl")
+CONTROLS = Path(__file__).with_name("controls.jsonl")
+HALVES = ("unseen", "report", "develop")
 BLOCK = re.compile(r"(<!-- begin repairs -->\n)(.*?)(<!-- end repairs -->)", re.DOTALL)
 
 Row = dict[str, Any]
@@ -88,17 +90,15 @@ def arm(family: str) -> Reached:
     return read
 
 
-def render(rows: Sequence[Row]) -> str:
-    """Returns all tables: the report half, then the develop half beside it."""
-    halves = {
-        half: [row for row in rows if row["half"] == half]
-        for half in ("report", "develop")
-    }
+def render(rows: Sequence[Row], controls: Sequence[Row] = ()) -> str:
+    """Returns all tables: the unseen models, then the halves beside them."""
+    halves = {half: [row for row in rows if row["half"] == half] for half in HALVES}
     parts = [
         _rates(halves),
-        _ends(halves["report"]),
-        _first(halves["report"]),
-        _missed(halves["report"]),
+        *(_ends(halves[half], half) for half in ("unseen", "report")),
+        *(_missed(halves[half], half) for half in ("unseen", "report")),
+        _first(rows),
+        *(_healthy(controls, half) for half in ("unseen", "develop")),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -126,11 +126,15 @@ def _rates(halves: dict[str, list[Row]]) -> str:
             yield (
                 title,
                 *(_share([learned(r, read(r)) for r in can[h]]) for h in halves),
-                _gain(can["report"], read),
+                _gain(can["unseen"], read),
             )
 
-    head = ("repaired, of those", "report half", "develop half", "gain, report half")
+    head = ("repaired, of those", *map(_titled, HALVES), "gain, unseen models")
     return _table(head, body())
+
+
+def _titled(half: str) -> str:
+    return "unseen models" if half == "unseen" else f"{half} half"
 
 
 def _share(hits: Sequence[bool]) -> str:
@@ -149,7 +153,7 @@ def _gain(rows: Sequence[Row], read: Reached) -> str:
     return f"{statistics.mean(found):.2f} ± {1.96 * error:.2f}"
 
 
-def _ends(rows: Sequence[Row]) -> str:
+def _ends(rows: Sequence[Row], half: str) -> str:
     ends = Counter(
         {
             "repaired": "a treatment is kept: it clears both controls",
@@ -158,7 +162,8 @@ def _ends(rows: Sequence[Row]) -> str:
             "control/random": "no treatment clears random repair, whose draw is kept",
             "unproven": "the best seed is kept: no arm is better over its seeds",
             "nothing": "nothing is kept",
-            "healthy": "left alone: no finding fails the scan",
+            "healthy": "left alone: no finding fails the scan, and the model as it "
+            "came learns something in the trial",
         }[_end(row)]
         for row in rows
     )
@@ -166,7 +171,7 @@ def _ends(rows: Sequence[Row]) -> str:
         return ""
     lines = [f"{count} × {name}" for name, count in ends.most_common()]
     return (
-        f"How {len(rows)} sick models of the report half end: " + "; ".join(lines) + "."
+        f"How {len(rows)} sick models end ({_titled(half)}): " + "; ".join(lines) + "."
     )
 
 
@@ -191,18 +196,35 @@ def _first(rows: Sequence[Row]) -> str:
     )
 
 
-def _missed(rows: Sequence[Row]) -> str:
+def _missed(rows: Sequence[Row], half: str) -> str:
     names = [
         f"`{row['name']}` ({row['status']})"
         for row in rows
         if repairable(row) and not learned(row, fixed(row))
     ]
-    return "Missed by `fix`: " + ", ".join(names) + "." if names else ""
+    if not names:
+        return ""
+    return f"Missed by `fix` ({_titled(half)}): " + ", ".join(names) + "."
+
+
+def _healthy(rows: Sequence[Row], half: str) -> str:
+    """Returns how often a model that learns is treated for nothing."""
+    own = [row for row in rows if row["half"] == half and not row["findings"]]
+    if not own:
+        return ""
+    treated = [row for row in own if row["status"] != "healthy"]
+    names = ", ".join(f"`{row['name']}` ({row['optimizer']})" for row in treated)
+    share = _share([row["status"] != "healthy" for row in own])
+    return (
+        f"Of {len(own)} models that the suite calls healthy ({_titled(half)}, no "
+        f"finding fails) the trial says of {share} that they stay at chance"
+        + (f": {names}." if names else ".")
+    )
 
 
 def main() -> None:
     """Renews the page."""
-    made = render(stored(RESULTS))
+    made = render(stored(RESULTS), stored(CONTROLS))
     renew(
         __doc__.splitlines()[0],
         lambda page: BLOCK.sub(lambda found: f"{found[1]}\n{made}\n{found[3]}", page),

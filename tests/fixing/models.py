@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vgaudit.api import describe
 from vgaudit.fixing import FixOptions
 from vgaudit.job import DataOptions, ProbeOptions
-from vgaudit.judge import DEFAULT
+from vgaudit.judge import DEFAULT, Policy
 from vgaudit.repair.fix import Asked, Repaired, fix
 from vgaudit.repair.ledger import Ledger
 from vgaudit.retraining import Progress, RetrainOptions
@@ -84,6 +84,7 @@ def fixed(
     folder: Path | None = None,
     resume: bool = False,
     stop: Stop | None = None,
+    policy: Policy = DEFAULT,
 ) -> Repaired:
     """Repairs a copy of a model."""
     own, _ = copied(model)
@@ -95,7 +96,7 @@ def fixed(
         probe=ProbeOptions(),
         options=RetrainOptions(method="adam"),
     )
-    asked = Asked(task=opened, options=options, policy=DEFAULT)
+    asked = Asked(task=opened, options=options, policy=policy)
     stop = stop or Stop()
     around = Surroundings(resume=resume, stop=stop, report=stop.report)
     if folder is not None:

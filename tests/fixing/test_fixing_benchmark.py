@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.detection.score import wilson
+from benchmarks.repairs.controls import healthy
 from benchmarks.repairs.run import sick
 from benchmarks.repairs.table import explained, learned, render, repairable, stored
 
 
 def row(name: str, final: float | None, **arms: float):
-    """Returns a row of the report half; ``arms`` are what each family delivers."""
+    """Returns a row of an unseen model; ``arms`` are what each family delivers."""
     made = {
         family: {
             "finalist": f"{family} 1",
@@ -25,7 +26,7 @@ def row(name: str, final: float | None, **arms: float):
     }
     return {
         "name": name,
-        "half": "report",
+        "half": "unseen",
         "status": "nothing" if final is None else "repaired",
         "kept": "" if final is None else "treatment 1",
         "kept_family": "treatment",
@@ -66,7 +67,7 @@ def test_rates_are_of_what_is_repairable() -> None:
     assert f"({100 * wilson(2, 3)[0]:.1f}–{100 * wilson(2, 3)[1]:.1f})" in delivered
     # Of three models, one gains 1, one 1 and one nothing.
     assert "| 0.67 ±" in delivered
-    assert "Missed by `fix`: `c` (nothing)." in lines
+    assert "Missed by `fix` (unseen models): `c` (nothing)." in lines
 
 
 def test_half_a_line_of_a_killed_run_is_left_out(tmp_path: Path) -> None:
@@ -81,6 +82,38 @@ def test_every_sick_model_is_in_one_half_and_the_order_is_always_the_same() -> N
 
     assert [one.spec.name for one in found] == [one.spec.name for one in sick()]
     halves = [one.half for one in found]
-    assert set(halves) == {"develop", "report"}
-    assert 0.4 < halves.count("report") / len(halves) < 0.6
+    assert set(halves) == {"develop", "report", "unseen"}
+    seen = [half for half in halves if half != "unseen"]
+    assert 0.4 < seen.count("report") / len(seen) < 0.6
     assert all(one.optimizers for one in found)
+
+
+def test_models_treated_for_nothing_are_counted_where_no_finding_fails() -> None:
+    def control(name: str, status: str, findings: tuple[str, ...] = ()):
+        return {
+            "name": name,
+            "half": "unseen",
+            "optimizer": "sgd",
+            "status": status,
+            "findings": list(findings),
+        }
+
+    rows = [
+        control("a", "healthy"),
+        control("b", "control"),
+        control("c", "repaired", ("VG101",)),
+    ]
+    text = render([], rows)
+
+    assert "Of 2 models that the suite calls healthy" in text
+    assert "1, 50.0 %" in text
+    assert "`b` (sgd)." in text
+    assert "`c`" not in text
+
+
+def test_healthy_controls_are_never_among_the_sick() -> None:
+    ill = {(one.spec.name, kind) for one in sick() for kind in one.optimizers}
+    well = {(one.spec.name, one.optimizer) for one in healthy()}
+
+    assert len(well) > 500
+    assert not ill & well

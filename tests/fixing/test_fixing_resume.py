@@ -75,7 +75,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     fixed(sick(6), task(600), OPTIONS, folder=tmp_path, stop=Stop(70))
     path = tmp_path / "fix.json"
-    assert json.loads(path.read_text())["schema"] == 2
+    assert json.loads(path.read_text())["schema"] == 3
     path.write_text(path.read_text()[:-40])
 
     with pytest.raises(CannotLoad, match="damaged"):

@@ -23,6 +23,7 @@ def fix(
     seeds: f.Seeds = 3,
     trials: f.Trials = 8,
     most_steps: f.MostSteps = None,
+    no_trial: f.NoTrial = False,
     batch_size: r.BatchSize = None,
     valid_split: f.ValidSplit = 0.2,
     resume: f.Resume = False,
@@ -41,11 +42,12 @@ def fix(
 ) -> int:
     """Diagnose a model, try what may help beside controls, and keep what does.
 
-    A healthy model is left alone. Else treatments that fit the findings, learning
-    rates of the plain model and random repairs are searched on equal budgets, and the
-    best of each is trained anew with at least three fresh seeds; a treatment is
-    called a repair only where its interval clears those of both. Ctrl-C keeps what is
-    finished; --resume continues.
+    A model that no finding fails is trained for a moment as it came, and left alone
+    where it learns. Else treatments that fit the findings, learning rates of the plain
+    model and random repairs are searched on equal budgets, and the best of each is
+    trained anew with at least three fresh seeds; a treatment is called a repair only
+    where its interval clears those of both. Ctrl-C keeps what is finished; --resume
+    continues.
     """
     from vgaudit.cli.changes import Changes
     from vgaudit.cli.output import check_model

@@ -44,6 +44,16 @@ MostSteps = Annotated[
         rich_help_panel=REPAIR,
     ),
 ]
+NoTrial = Annotated[
+    bool,
+    typer.Option(
+        "--no-trial",
+        help="Call a model healthy that no finding fails, without training it. Without "
+        "this, a tenth of the budget at most shows whether it learns as it came, and "
+        "it is treated if it does not.",
+        rich_help_panel=REPAIR,
+    ),
+]
 ValidSplit = Annotated[
     float,
     typer.Option(

@@ -65,6 +65,7 @@ def options(given: Given) -> FixOptions:
         valid_split=given["valid_split"],
         most_steps=given["most_steps"],
         seed=given["seed"],
+        no_trial=given["no_trial"],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from vgaudit.conversion import Edit
 from vgaudit.data.batch import Batch, Loss
-from vgaudit.data.seeding import private_random
+from vgaudit.data.seeding import generator_for, private_random
 from vgaudit.errors import CannotRewrite, CannotRun, VgauditError
 from vgaudit.fixing import Arm, Attempt, Length
 from vgaudit.flow import GradientFlow
-from vgaudit.repair.chance import chance
+from vgaudit.repair.chance import chance, constant_loss, exchanged
 from vgaudit.repair.laps import laps
 from vgaudit.repair.starts import Starts
 from vgaudit.retraining import RetrainOptions
@@ -76,8 +76,25 @@ class Bench:
 
     def chance(self) -> float | None:
         """Returns the score of the best constant answer."""
-        feed = dataclasses.replace(self.fed, valid_rows=self.judging)
-        return chance(feed.validation(), self.loss)
+        return chance(self._batches(self.judging), self.loss)
+
+    def constant_loss(self) -> float | None:
+        """Returns the loss of the best constant answer; None where it is not known."""
+        return constant_loss(self._batches(self.judging), self.loss)
+
+    def strangers_loss(self) -> float | None:
+        """Returns the loss of the model as it came with the labels of other samples.
+
+        None where the labels are no tensor, or the samples too few.
+        """
+        generator = generator_for(self.fed.seed, "strangers")
+        order = torch.randperm(len(self.judging), generator=generator)
+        others = [*exchanged(self._batches(self.judging[order]))]
+        batches = [batch for batch in others if batch is not None]
+        if len(batches) < len(others):
+            return None
+        found = score(self.model, batches, self.loss, self.device)
+        return None if found is None else found.loss
 
     def score(self, model: nn.Module, rows: Tensor) -> float:
         """Returns how good a model is on some samples; higher is better.
@@ -85,11 +102,21 @@ class Bench:
         Raises:
             CannotRun: none of them is usable.
         """
-        feed = dataclasses.replace(self.fed, valid_rows=rows)
-        found = score(model, feed.validation(), self.loss, self.device)
+        return higher(self.scores(model, rows))
+
+    def scores(self, model: nn.Module, rows: Tensor) -> Scores:
+        """Returns loss and metric of a model on some samples.
+
+        Raises:
+            CannotRun: none of them is usable.
+        """
+        found = score(model, self._batches(rows), self.loss, self.device)
         if found is None:
             raise CannotRun("no sample that was held out is usable")
-        return higher(found)
+        return found
+
+    def _batches(self, rows: Tensor) -> Iterator[Batch]:
+        return dataclasses.replace(self.fed, valid_rows=rows).validation()
 
     def start(self, arm: Arm, seed: int) -> tuple[nn.Module, tuple[Edit, ...]]:
         """Returns the model that an arm begins with; the same each time.

@@ -116,16 +116,21 @@ def sweep(count: int) -> tuple[Arm, ...]:
     """Returns plain trainings at ``count`` learning rates, of Adam and of SGD."""
     shares = {"adam": count - count // 2, "sgd": count // 2}
     return tuple(
-        Arm(
-            name=f"plain {method}, lr {rate:.2g}",
-            family="sweep",
-            start="as-it-is",
-            method=method,
-            lr=rate,
-            why="learning-rate sweep",
-        )
+        plain(method, rate, "learning-rate sweep")
         for method, share in shares.items()
         for rate in rates(method, share)
+    )
+
+
+def plain(method: str, lr: float, why: str) -> Arm:
+    """Returns a training of the model as it is."""
+    return Arm(
+        name=f"plain {method}, lr {lr:.2g}",
+        family="sweep",
+        start="as-it-is",
+        method=method,
+        lr=lr,
+        why=why,
     )
 
 

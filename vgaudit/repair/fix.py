@@ -10,8 +10,7 @@ from torch import nn
 
 from vgaudit.conversion import Edit
 from vgaudit.data.seeding import generator_for
-from vgaudit.errors import BadConfig, NothingMeasured
-from vgaudit.findings import Report
+from vgaudit.errors import BadConfig
 from vgaudit.fixing import FEWEST_SEEDS, Fixing, FixOptions
 from vgaudit.flow import Audit, GradientFlow
 from vgaudit.judge import Policy, judge
@@ -19,9 +18,11 @@ from vgaudit.probe import probe
 from vgaudit.probe.placing import parse_device
 from vgaudit.repair import candidates, verdict
 from vgaudit.repair.bench import Bench
+from vgaudit.repair.diagnosis import diagnosed
 from vgaudit.repair.ledger import Ledger
 from vgaudit.repair.series import Series
 from vgaudit.repair.starts import Starts
+from vgaudit.repair.trial import Trials
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.metrics import metric_of
 from vgaudit.training.split import Feed, feed
@@ -70,24 +71,54 @@ def fix(asked: Asked, ledger: Ledger, around: Surroundings) -> Repaired:
     around.say("scanning")
     scanned = _scanned(asked)
     report = judge(scanned.before, asked.policy)
-    found = dataclasses.replace(
-        _diagnosed(report, asked.options), before=scanned.before
-    )
+    found = diagnosed(report, asked.options)
+    if found.status == "healthy":
+        found = _on_trial(found, asked, scanned=scanned, ledger=ledger, around=around)
     if found.reason:
-        return Repaired(scanned.model, (), found)
+        return Repaired(scanned.model, (), _placed(found, ledger))
     bench = scanned.bench(asked.options.seed)
-    wanted = candidates.candidates(report)
+    wanted = candidates.candidates(report) or candidates.treatments(
+        scanned.before.flow, "it stays at chance, though no finding fails"
+    )
     series = Series(bench, wanted, asked.options, ledger, around)
     found = _tried(found, bench, series)
     if found.early or not found.kept:
-        place = str(ledger.folder) if found.early and ledger.folder else ""
-        found = dataclasses.replace(found, folder=place)
-        return Repaired(scanned.model, (), found)
+        return Repaired(scanned.model, (), _placed(found, ledger))
     around.say(f"measuring {found.kept}")
     kept, edits = series.kept(found)
     target = target_after(asked.task.target, kept)
     after = scanned.measurement.audit(kept, target)
     return Repaired(kept, edits, dataclasses.replace(found, after=after))
+
+
+def _on_trial(
+    found: Fixing,
+    asked: Asked,
+    *,
+    scanned: _Scanned,
+    ledger: Ledger,
+    around: Surroundings,
+) -> Fixing:
+    """Returns a healthy diagnosis with its evidence; without a reason, if it is none.
+
+    Where no trial is made the reason says so.
+    """
+    options, held = asked.options, len(scanned.fed.valid_rows)
+    if options.no_trial:
+        why = "whether it trains was not tried (--no-trial)"
+        return verdict.ended(found, "healthy", f"{found.reason}; {why}")
+    if held < 2 * LEAST_JUDGED:
+        why = f"{held} samples held out are too few to try whether it trains"
+        return verdict.ended(found, "healthy", f"{found.reason}; {why}")
+    bench = scanned.bench(options.seed)
+    trials = Trials(bench, options, ledger, around)
+    return trials.run(found, asked.policy.optimizer)
+
+
+def _placed(found: Fixing, ledger: Ledger) -> Fixing:
+    """Returns a repair that keeps no model, with the folder if it can be resumed."""
+    place = str(ledger.folder) if found.early and ledger.folder else ""
+    return dataclasses.replace(found, folder=place)
 
 
 def searched(asked: Asked, ledger: Ledger, around: Surroundings) -> Fixing:
@@ -164,6 +195,7 @@ def _tried(found: Fixing, bench: Bench, series: Series) -> Fixing:
     """Returns the diagnosis with what was tried, and the verdict at the end."""
     base = bench.base()
     tried = series.run()
+    assert tried.plan is not None
     done = dataclasses.replace(
         found,
         metric=metric_of(bench.loss) or "loss",
@@ -174,7 +206,7 @@ def _tried(found: Fixing, bench: Bench, series: Series) -> Fixing:
         notes=bench.fed.train.notes,
         plan=tried.plan,
         attempts=tuple(tried.attempts),
-        seconds=sum(attempt.seconds for attempt in tried.attempts),
+        seconds=found.seconds + sum(attempt.seconds for attempt in tried.attempts),
     )
     if series.early:
         return dataclasses.replace(done, reason=series.early, early=series.early)
@@ -198,42 +230,6 @@ def _check(options: FixOptions) -> None:
         raise BadConfig(
             f"--trials is {options.trials}", hint="give 1 or more; 8 without it"
         )
-
-
-def _diagnosed(report: Report, options: FixOptions) -> Fixing:
-    """Returns the diagnosis: healthy with the reason, or what failed.
-
-    Raises:
-        NothingMeasured: the scan could not tell.
-    """
-    if report.status == "inconclusive":
-        raise NothingMeasured(
-            "; ".join(report.warnings) or "nothing was measured",
-            hint="a repair needs a diagnosis: `vgaudit scan` says what is missing",
-        )
-    failing = [finding for finding in report.findings if report.fails(finding)]
-    names = tuple(f"{finding.code} {finding.name}" for finding in failing)
-    advice = verdict.advice(report) if report.findings else ()
-    if not failing:
-        rest = report.count("warning")
-        reason = "no finding fails the scan" + (
-            f" ({rest} warnings; --fail-on warning repairs those too)" if rest else ""
-        )
-        return Fixing(options=options, status="healthy", reason=reason, advice=advice)
-    if candidates.cause(report) is None:
-        reason = (
-            f"no treatment here is for {', '.join(names)}: the model was left alone"
-        )
-        return Fixing(
-            options=options,
-            status="nothing",
-            reason=reason,
-            findings=names,
-            advice=advice,
-        )
-    return Fixing(
-        options=options, status="interrupted", reason="", findings=names, advice=advice
-    )
 
 
 def _halves(rows: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from vgaudit.errors import BadConfig, CannotLoad
-from vgaudit.fixing import Attempt, Plan
+from vgaudit.fixing import Attempt, Plan, Trial
 from vgaudit.plain import to_json, visible
 from vgaudit.training.checkpoint import differences
 from vgaudit.treatments.writing import replacing
 from vgaudit.typed import typed
 
 NAME = "fix.json"
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,12 +29,15 @@ class Finished:
     Attributes:
         schema: of the file.
         identity: what must be the same to resume.
-        plan: of the repair. attempts: finished trainings, in order.
+        trial: of the model as it came, as far as it is; None where none is made.
+        plan: of the repair; None before it is made.
+        attempts: finished trainings, in order.
     """
 
     schema: int = SCHEMA
     identity: dict[str, str]
-    plan: Plan
+    trial: Trial | None = None
+    plan: Plan | None = None
     attempts: list[Attempt] = field(default_factory=list)
 
 
@@ -48,6 +51,23 @@ class Ledger:
 
     folder: Path | None
     _weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    _begun: Finished | None = None
+
+    def begun(self, identity: dict[str, str], *, resume: bool) -> Finished:
+        """Returns what is finished, the same object each time; nothing at first.
+
+        Args:
+            identity: of the repair.
+            resume: from what was written.
+
+        Raises:
+            BadConfig: that belongs to another repair.
+            CannotLoad: the file is damaged.
+        """
+        if self._begun is None:
+            found = self.read(identity) if resume else None
+            self._begun = found or Finished(identity=identity)
+        return self._begun
 
     def read(self, identity: dict[str, str]) -> Finished | None:
         """Returns what is finished; None where nothing is.

@@ -122,7 +122,7 @@ def planned(bench: Bench, wanted: Sequence[Arm], options: FixOptions, say: Say) 
         )
     plain = _plain_cost(bench, options.seed) or costs[fitting[0].name]
     left = options.budget * SPARE - (time.monotonic() - began)
-    most = _most(bench, options)
+    most = most_steps(bench, options)
     chosen = fitting[: options.trials]
     while True:
         prices = _prices(chosen, costs, plain)
@@ -213,7 +213,7 @@ def _plain_cost(bench: Bench, seed: int) -> Cost | None:
         return None
 
 
-def _most(bench: Bench, options: FixOptions) -> int:
+def most_steps(bench: Bench, options: FixOptions) -> int:
     """Returns the most steps of one training."""
     each = max(len(bench.fed.train_rows) // bench.fed.size, 1)
     return options.most_steps or PASSES * each
@@ -223,11 +223,15 @@ def _length(
     prices: Prices, trials: int, seeds: int, seconds: float, most: int
 ) -> Length:
     """Returns the greatest length with which a whole repair takes ``seconds``."""
+    return longest(lambda each: prices.whole(trials, seeds, each) <= seconds, most)
+
+
+def longest(fits: Callable[[Length], bool], most: int) -> Length:
+    """Returns the greatest length that fits, of one step at least, ``most`` at most."""
     low, high = 1, most
     while low < high:
         middle = (low + high + 1) // 2
-        fits = prices.whole(trials, seeds, _in_laps(middle)) <= seconds
-        low, high = (middle, high) if fits else (low, middle - 1)
+        low, high = (middle, high) if fits(_in_laps(middle)) else (low, middle - 1)
     return _in_laps(low)
 
 

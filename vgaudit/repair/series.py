@@ -14,7 +14,7 @@ from vgaudit.repair.ledger import Finished, Ledger
 from vgaudit.repair.planning import planned, sentence
 from vgaudit.repair.selection import turns
 from vgaudit.repair.verdict import first_best, keeper
-from vgaudit.retraining import Progress
+from vgaudit.repair.watching import Stoppable
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.checkpoint import Interrupted
 from vgaudit.training.weights import digest, put, snapshot
@@ -46,8 +46,8 @@ class Series:
 
     def run(self) -> Finished:
         """Runs what is not finished; ``early`` says why it stopped before the end."""
-        done = self._begun()
-        plan = done.plan
+        done, plan = self._begun()
+        watcher = Stoppable(self._around)
         finished = {(a.arm, a.seed, a.rung) for a in done.attempts}
         for number, (arm, seed, rung) in enumerate(turns(plan, done.attempts), start=1):
             if (arm.name, seed, rung) in finished:
@@ -59,30 +59,33 @@ class Series:
             length = plan.length if rung is None else plan.rungs[rung].length
             turn = Turn(arm=arm, seed=seed, rung=rung, length=length)
             try:
-                made = self._bench.train(turn, self)
+                made = self._bench.train(turn, watcher)
             except Interrupted:
                 self.early = f"interrupted in training {place}"
                 break
-            self._note(done, arm, made)
+            self._note(done, plan, arm, made)
         return done
 
-    def _begun(self) -> Finished:
-        identity = _identity(self._bench, self._options)
-        found = self._ledger.read(identity) if self._around.resume else None
-        if found is not None:
-            self._around.say(sentence(found.plan, self._options))
-            return found
-        plan = planned(self._bench, self._wanted, self._options, self._around.say)
-        done = Finished(identity=identity, plan=plan)
+    def _begun(self) -> tuple[Finished, Plan]:
+        """Returns what is finished, and the plan, which is made once."""
+        bench, say = self._bench, self._around.say
+        identity = identity_of(bench, self._options)
+        done = self._ledger.begun(identity, resume=self._around.resume)
+        if done.plan is not None:
+            say(sentence(done.plan, self._options))
+            return done, done.plan
+        spent = done.trial.seconds if done.trial is not None else 0.0
+        left = dataclasses.replace(self._options, budget=self._options.budget - spent)
+        done.plan = planned(bench, self._wanted, left, say)
         self._ledger.write(done)
-        return done
+        return done, done.plan
 
-    def _note(self, done: Finished, arm: Arm, made: Made) -> None:
+    def _note(self, done: Finished, plan: Plan, arm: Arm, made: Made) -> None:
         """Keeps a finished training: the weights first, then the line that counts."""
         attempt = made.attempt
         if not attempt.failure:
             self._keep(done, made)
-            if _measured(done.plan, arm, attempt):
+            if _measured(plan, arm, attempt):
                 flow = self._bench.flow_of(made.model)
                 attempt = dataclasses.replace(attempt, flow=flow)
         done.attempts.append(attempt)
@@ -106,19 +109,6 @@ class Series:
         put(model, self._ledger.weights(place))
         return model, edits
 
-    def step(self, progress: Progress) -> None:
-        """Ends the series where that was asked for.
-
-        Raises:
-            Interrupted: it was.
-        """
-        if self._around.stop():
-            raise Interrupted
-        self._around.report(progress)
-
-    def say(self, sentence: str) -> None:
-        """Says nothing: what one training says is in its record."""
-
 
 def _leads(attempt: Attempt, others: Sequence[Attempt]) -> bool:
     """Tells whether a training is the first of the best, of those and itself."""
@@ -132,7 +122,7 @@ def _measured(plan: Plan, arm: Arm, attempt: Attempt) -> bool:
     return arm.family == "treatment"
 
 
-def _identity(bench: Bench, options: FixOptions) -> dict[str, str]:
+def identity_of(bench: Bench, options: FixOptions) -> dict[str, str]:
     """Returns what must be the same for a resumed repair to be the same one."""
     return {
         "weights of the model": digest(bench.model)[:16],

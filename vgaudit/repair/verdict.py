@@ -8,9 +8,14 @@ from dataclasses import replace
 
 from vgaudit.estimates import Estimate, clears
 from vgaudit.findings import Report
-from vgaudit.fixing import CONTROLS, Attempt, Family, Fixing
+from vgaudit.fixing import CONTROLS, Attempt, Family, Fixing, Status
 
 _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
+
+
+def ended(found: Fixing, status: Status, reason: str) -> Fixing:
+    """Returns a repair that is over, with the reason."""
+    return replace(found, status=status, reason=reason)
 
 
 def judged(done: Fixing) -> Fixing:
@@ -89,16 +94,21 @@ def first_best(attempts: Sequence[Attempt]) -> Attempt:
     return max(attempts, key=lambda a: -math.inf if math.isnan(a.chosen) else a.chosen)
 
 
+def above(found: Fixing, score: float) -> bool:
+    """Tells whether one model is better than as it came, and than a constant answer.
+
+    The uncertainty is that of the judging samples alone.
+    """
+    return _clears(found, Estimate(score, 0.0, 1), _floor(found))
+
+
 def _single(found: Fixing) -> Attempt | None:
     """Returns the trained model that chose best, where judging puts it above chance.
 
-    It is one model, and other samples chose it: so the uncertainty is that of the
-    judging samples alone.
+    It is one model, and other samples chose it.
     """
     best = first_best(found.attempts)
-    alone = Estimate(best.score, 0.0, 1)
-    beyond = _clears(found, alone, _floor(found))
-    return best if beyond and not best.failure else None
+    return best if above(found, best.score) and not best.failure else None
 
 
 def _floor(found: Fixing) -> Estimate:

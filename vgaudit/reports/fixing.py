@@ -15,6 +15,7 @@ from vgaudit.fixing import (
     Attempt,
     Fixing,
     Plan,
+    Trial,
 )
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
@@ -39,6 +40,8 @@ def render(done: Fixing, *, form: str, resume: str = "") -> str:
         record = {"schema_version": SCHEMA_VERSION, "fixing": to_plain(done)}
         return json.dumps(record, allow_nan=False, indent=1) + "\n"
     lines = [*_head(done)]
+    if done.trial is not None:
+        lines += ["", *_trial(done, done.trial)]
     if done.plan is not None:
         lines += ["", *_arms(done, done.plan)]
     lines += ["", *_closing(done, resume)]
@@ -71,6 +74,8 @@ def _head(done: Fixing) -> Iterator[str]:
     yield f"{HEADINGS[done.status]}: {visible(done.reason, length=300)}"
     if done.findings:
         yield f"found: {', '.join(visible(name) for name in done.findings)}"
+    if done.status != "healthy" and done.trial is not None and done.trial.reason:
+        yield f"found: {treated_for(done.trial)}"
     if done.split is not None:
         yield (
             f"trained on {done.split.train:,} samples; {done.split.valid:,} held out, "
@@ -78,6 +83,30 @@ def _head(done: Fixing) -> Iterator[str]:
         )
     if done.kept and done.status == "repaired":
         yield gain(done)
+
+
+def treated_for(trial: Trial) -> str:
+    """Returns one sentence on why a model is treated that no finding fails."""
+    return (
+        "no finding fails the scan; it is treated because of the trial: "
+        f"{visible(trial.reason, length=300)}"
+    )
+
+
+def _trial(done: Fixing, trial: Trial) -> Iterator[str]:
+    """Yields what the model as it came has reached, on the samples that judge."""
+    arms = len(trial.attempts)
+    yield (
+        f"trial: the model as it came, {count(arms, 'training')} of up to "
+        f"{trial.length.steps:,} steps, seed {done.options.seed}, "
+        f"{trial.seconds:.0f} s of {done.options.budget:.0f} s"
+    )
+    for attempt in trial.attempts:
+        reached = "failed" if attempt.failure else shown(done, attempt.score)
+        yield f"  {visible(attempt.arm, length=NAME):<{NAME}} {reached:>9}"
+    yield f"  {'the model as it came':<{NAME}} {shown(done, done.base):>9}"
+    if done.chance is not None:
+        yield f"  {'the best constant answer':<{NAME}} {shown(done, done.chance):>9}"
 
 
 def gain(done: Fixing) -> str:
@@ -151,7 +180,8 @@ def _chosen(done: Fixing, attempt: Attempt) -> str:
 
 def _cost(done: Fixing, plan: Plan) -> Iterator[str]:
     yield (
-        f"cost: {count(len(done.attempts), 'training')} of {plan.trainings}, "
+        f"cost: {count(len(done.attempts), 'training')} of {plan.trainings}"
+        f"{'' if done.trial is None else ' after the trial'}, "
         f"{plan.family_steps:,} steps for each kind, "
         f"{done.seconds:.0f} s of {done.options.budget:.0f} s"
     )

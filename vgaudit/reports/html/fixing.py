@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from vgaudit.fixing import FAMILIES, TITLES, Arm, Attempt, Fixing, Plan
+from vgaudit.fixing import FAMILIES, TITLES, Arm, Attempt, Fixing, Plan, Trial
 from vgaudit.plain import visible
 from vgaudit.reports.charts import learning, overlay
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
@@ -27,9 +27,10 @@ STATUSES = {
 def view(done: Fixing) -> View:
     """Returns the page of a repair."""
     status, mark = STATUSES[done.status]
-    blocks = tuple(_blocks(done, done.plan)) if done.plan is not None else ()
+    blocks = tuple(_tried(done, done.trial)) if done.trial is not None else ()
+    if done.plan is not None:
+        blocks += tuple(_blocks(done, done.plan))
     reason = visible(done.reason, length=300)
-    lead = "The scan found " + (", ".join(map(visible, done.findings)) or "nothing")
     written = tuple(f"written: {visible(name)}" for name in done.written)
     without = tuple(
         f"recommended without evidence: {visible(x, length=300)}" for x in done.advice
@@ -39,9 +40,53 @@ def view(done: Fixing) -> View:
         status=status,
         mark=mark,
         headline=f"{reason[:1].upper()}{reason[1:]}.",
-        lead=f"{lead}.",
+        lead=_lead(done),
         blocks=blocks,
         notes=(*without, *(visible(note, length=300) for note in done.notes), *written),
+    )
+
+
+def _lead(done: Fixing) -> str:
+    """Returns what the repair began with: findings, or the trial of the model."""
+    if done.findings:
+        return f"The scan found {', '.join(map(visible, done.findings))}."
+    if done.plan is None or done.trial is None:
+        return "The scan found nothing that fails."
+    return (
+        "The scan found nothing that fails. It was treated because of the trial: "
+        f"{visible(done.trial.reason, length=300)}."
+    )
+
+
+def _tried(done: Fixing, trial: Trial) -> Iterator[Block]:
+    """Yields what the model as it came has learned by itself."""
+    rows = [
+        (
+            called(attempt.arm),
+            "failed" if attempt.failure else _figure(done, attempt.score),
+            f"{attempt.steps:,}",
+            figure(attempt.seconds, 1),
+        )
+        for attempt in trial.attempts
+    ]
+    for name, score in _beside(done):
+        rows.append((name, _figure(done, score), "–", "–"))
+    columns = ("training", f"#{called(done.metric)}", "#steps", "#seconds")
+    yield Block(
+        title="Trial",
+        text="No finding fails the scan, so the model was trained as it came, with "
+        f"one seed, for up to {count(trial.length.steps, 'step')}, by the optimizer "
+        "that the scan is judged for. Scores are those of samples that chose nothing.",
+        tables=(Table("", Grid(columns, tuple(rows))),),
+        charts=tuple(
+            _charts(
+                done,
+                trial.attempts,
+                "the model as it came",
+                f"Validated every {count(trial.length.lap, 'step')}, which is an epoch "
+                "here.",
+            )
+        ),
     )
 
 
@@ -130,14 +175,20 @@ def _grid(done: Fixing, finalists: Sequence[Arm]) -> Grid:
                 figure(sum(attempt.seconds for attempt in own), 1),
             )
         )
+    for name, score in _beside(done):
+        rows.append((name, _figure(done, score), "–", "–", "–"))
+    columns = ("arm", f"#{called(done.metric)}", "#±", "#seeds", "#seconds")
+    return Grid(columns, tuple(rows))
+
+
+def _beside(done: Fixing) -> Iterator[tuple[str, float]]:
+    """Yields what was not trained, with its score where that is known."""
     for name, score in (
         ("the model as it came", done.base),
         ("the best constant answer", done.chance),
     ):
         if score is not None:
-            rows.append((name, _figure(done, score), "–", "–", "–"))
-    columns = ("arm", f"#{called(done.metric)}", "#±", "#seeds", "#seconds")
-    return Grid(columns, tuple(rows))
+            yield name, score
 
 
 def _searched(done: Fixing, plan: Plan) -> Iterator[Table]:
