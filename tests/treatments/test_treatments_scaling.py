@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -59,6 +60,67 @@ def test_the_limit_can_be_given_and_centring_left_out(to: str) -> None:
     ):
         assert quantile(given) == pytest.approx(2.5, rel=0.02)
         assert quantile(default) == pytest.approx(2.0, rel=0.02)
+
+
+class Factored(nn.Module):
+    """Six tanh layers whose pre-activations go through a product with a number."""
+
+    def __init__(self, product: Callable[[Tensor], Tensor], width: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(6))
+        self.head, self.product = nn.Linear(width, 3), product
+
+    def arriving(self, x: Tensor) -> list[Tensor]:
+        """Returns what reaches each activation."""
+        found: list[Tensor] = []
+        for layer in self.layers:
+            found.append(self.product(layer(x)))
+            x = found[-1].tanh()
+        return [*found, self.head(x)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.arriving(x)[-1]
+
+
+PRODUCTS = {
+    "number": lambda x: 0.3 * x,
+    "quotient": lambda x: x / 8,
+    "in place": lambda x: x.mul_(5),
+    "two": lambda x: -(x * 2) / 3,
+}
+
+
+@pytest.mark.parametrize("to", ["rescale", "ar"])
+@pytest.mark.parametrize("form", PRODUCTS)
+def test_what_reaches_the_activation_has_its_limit_behind_a_constant_factor(
+    form: str, to: str
+) -> None:
+    torch.manual_seed(0)
+    done = treated(Factored(PRODUCTS[form]), to)
+    assert len(done.edits) == 6
+    assert "before a factor of" in done.edits[0].change
+    with torch.no_grad():
+        *hidden, _ = done.model.arriving(X)
+    for z in hidden:
+        assert quantile(z) == pytest.approx(2.0, rel=0.02)
+
+
+def test_a_product_with_nothing_or_with_two_numbers_is_refused() -> None:
+    with pytest.raises(CannotRewrite, match="a product feeds it"):
+        treated(Factored(lambda x: x * 0.0), "rescale")
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.step, self.head = nn.Linear(64, 64), nn.Linear(64, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for factor in (0.5, 0.25):
+                x = (factor * self.step(x)).tanh()
+            return self.head(x)
+
+    with pytest.raises(CannotRewrite, match="different factors"):
+        treated(Twice(), "rescale")
 
 
 def test_rescale_only_scales_where_the_signal_is_alive() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import fx
 
 from vgaudit.treatments.recorded import Act
@@ -57,7 +59,8 @@ POOLS = frozenset(
 TRANSPOSES = frozenset({"T", "mT", "t", "transpose", "swapaxes"})
 PARTS = frozenset({"chunk", "split", "getitem", "unbind", "select", "narrow"})
 MERGES = frozenset({"add", "sub", "cat", "concat", "stack", "sum", "iadd", "rsub"})
-PRODUCTS = frozenset({"mul", "imul", "rmul"})
+PRODUCTS = frozenset({"mul", "imul", "rmul", "multiply"})
+QUOTIENTS = frozenset({"div", "truediv", "itruediv", "divide", "true_divide"})
 
 MATRIX_PRODUCTS = frozenset(
     {"matmul", "rmatmul", "mm", "addmm", "bmm", "einsum", "baddbmm"}
@@ -106,6 +109,21 @@ def first_operand(node: fx.Node) -> fx.Node | None:
     if name_of(node) in ("addmm", "baddbmm"):
         found = found[-2:]
     return found[0] if found else None
+
+
+def factor_of(node: fx.Node) -> float | None:
+    """Returns the number that an operation multiplies data with, if it is one."""
+    name = name_of(node)
+    if name in ("neg", "negative"):
+        return -1.0
+    if name not in PRODUCTS | QUOTIENTS or len(operands(node)) != 1:
+        return None
+    if len(node.args) != 2 or node.kwargs or not isinstance(node.args[1], (int, float)):
+        return None
+    number = float(node.args[1])
+    if not math.isfinite(number) or number == 0.0:
+        return None
+    return number if name in PRODUCTS else 1.0 / number
 
 
 def is_data(node: fx.Node) -> bool:

@@ -42,6 +42,7 @@ class LayerTarget:
         following: the Linear layer that alone takes what comes of it, or empty.
         parameter: of a module that multiplies with it by hand; empty for a layer.
         axis: of the parameter's units, from the end.
+        factor: the number that the layer's output is multiplied with on its way.
     """
 
     path: str
@@ -52,6 +53,7 @@ class LayerTarget:
     following: str = ""
     parameter: str = ""
     axis: int = 0
+    factor: float = 1.0
 
     @property
     def name(self) -> str:
@@ -113,6 +115,9 @@ def plan_layers(graph: fx.Graph, model: nn.Module, options: ConvertOptions) -> P
             plan.refuse(act, reason)
             continue
         target = found.setdefault(fed.name, fed)
+        if target.factor != fed.factor:
+            plan.refuse(act, f"{fed.name} feeds activations through different factors")
+            continue
         target.kind, target.norms = target.kind or act.site.kind, target.norms or norms
         target.acts.append(act)
         target.following = _following(node, graph)
@@ -203,20 +208,22 @@ def _source(
     if name is None:
         return nothing, [], weights.computed(chain.source)
     path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
+    module, fed = model.get_submodule(path), LayerTarget(path, "", factor=chain.factor)
     if nodes.name_of(chain.source) == nodes.ATTENTION:
         # Its forward never runs: the weight is rotated where it is read.
-        return LayerTarget(path, "", parameter=leaf, axis=-2), chain.norms, ""
+        fed.parameter, fed.axis = leaf, -2
+        return fed, chain.norms, ""
     if leaf == "weight" and name not in declared and _fits(module, chain.source):
         if nodes.path_of(chain.source) != path:
             return nothing, [], f"the weight of {path} is used outside its forward"
-        return LayerTarget(path, ""), chain.norms, ""
+        return fed, chain.norms, ""
     axis = declared.get(name) or _axis(module, leaf, chain.source)
     if axis is None:
         kind = type(module).__name__
         reason = f"fed by {path} ({kind}), whose axis is unknown: declare --ar-axis"
         return nothing, [], reason
-    return LayerTarget(path, "", parameter=leaf, axis=axis), chain.norms, ""
+    fed.parameter, fed.axis = leaf, axis
+    return fed, chain.norms, ""
 
 
 def axes_of(options: ConvertOptions) -> dict[str, int]:

@@ -19,6 +19,7 @@ from vgaudit.treatments.nodes import (
     RESHAPES,
     WEIGHTED,
     act_of,
+    factor_of,
     first_operand,
     is_parameter,
     name_of,
@@ -38,6 +39,7 @@ class Chain:
         norms: module paths of the normalizations in between.
         reason: why there is no source.
         stochastic: a dropout lies in between.
+        factor: product of the numbers that it is multiplied with on the way.
     """
 
     nodes: list[fx.Node] = field(default_factory=list)
@@ -45,6 +47,7 @@ class Chain:
     norms: list[str] = field(default_factory=list)
     reason: str = ""
     stochastic: bool = False
+    factor: float = 1.0
 
 
 def trace_back(activation: fx.Node, declared: Collection[str] = ()) -> Chain:
@@ -70,7 +73,10 @@ def trace_back(activation: fx.Node, declared: Collection[str] = ()) -> Chain:
             biases.append(added)
             place = next(arg for arg in operands(place) if arg.op != "get_attr")
             continue
-        if name in NORMS:
+        factor = factor_of(place)
+        if factor is not None:
+            chain.factor *= factor
+        elif name in NORMS:
             chain.norms.append(path_of(place))
         elif name in DROPOUTS:
             chain.stochastic = True
@@ -104,6 +110,9 @@ def _with_biases(chain: Chain, biases: list[str]) -> Chain:
     Beside a matrix that a module multiplies with by hand, any may be.
     """
     assert chain.source is not None
+    if biases and chain.factor != 1.0:
+        chain.source, chain.reason = None, "a product with a number and a sum feed it"
+        return chain
     owner, _, leaf = (weight_name(chain.source) or "").rpartition(".")
     if leaf != "weight":
         return chain

@@ -136,7 +136,7 @@ def treat_in(
     options: ConvertOptions,
 ) -> None:
     """Rotates or rescales one matrix in place, and notes that or why it was not."""
-    limit = wanted_of.limit_of(target.kind, options)
+    limit = wanted_of.limit_of(target, options)
     try:
         edit, steps = _treated(model, target, batches, options, limit=limit)
     except (CannotRewrite, BadConfig) as error:
@@ -171,7 +171,7 @@ def _treated(
     if options.to == "rescale":
         with torch.no_grad():
             parameter.mul_(limit / size)
-        change = f"weights × {limit / size:.4g}: 99 % of |z| below {limit:g}"
+        change = f"weights × {limit / size:.4g}: 99 % of |z| below {limit:.4g}"
         return _edit(target, f"{change} (was {size:.3g})"), []
     change = _rotated(owner, target, met, options, limit=limit)
     if not _is_read(model, owner, target.parameter, batches[0]):
@@ -205,7 +205,7 @@ def _rotated(
     if source == "calibrated":
         d = parameter_size(owner, name).detach()
         set_parameter_limit_(owner, name, torch.where(d > 0, d, 1) * limit / met.size())
-        figures = f"99 % of |z| below {limit:g} (was {met.size():.3g})"
+        figures = f"99 % of |z| below {limit:.4g} (was {met.size():.3g})"
     else:
         figures = f"D {options.denominator}, L = {limit:g}"
     if options.fold is False:

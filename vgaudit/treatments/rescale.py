@@ -23,7 +23,7 @@ from vgaudit.treatments import raw_parameters
 from vgaudit.treatments.done import Done
 from vgaudit.treatments.plan import LayerTarget
 from vgaudit.treatments.refit import Refit
-from vgaudit.treatments.rotation_options import limit_of
+from vgaudit.treatments.rotation_options import limit_of, reached
 from vgaudit.treatments.statistics import check_alive, survey
 from vgaudit.treatments.steps import Step, add_bias, units_of
 
@@ -82,7 +82,7 @@ def _one(
 ) -> Edit:
     found = survey(model, [target], batches)[target.path]
     size = check_alive(found, centred=centre)
-    limit = limit_of(target.kind, options)
+    limit = limit_of(target, options)
     layer = model.get_submodule(target.path)
     shift = found.mean if centre else None
     scale = limit / size
@@ -92,7 +92,7 @@ def _one(
         kind=type(layer).__name__,
         change=f"weights × {scale:.4g}"
         + (", centred" if centre else "")
-        + f": 99 % of |z| below {limit:g} (was {size:.3g})",
+        + f": 99 % of |z| below {limit:.4g} (was {size:.3g}){reached(target)}",
         activations=tuple(act.site.key for act in target.acts),
         source=target.acts[0].site.source,
     )

@@ -38,6 +38,7 @@ from vgaudit.treatments.rotation_options import (
     denominator_of,
     inputs_of,
     limit_of,
+    reached,
     source_of,
     type_of,
 )
@@ -171,7 +172,7 @@ def _turned(
     mean = found.mean
     if centre:
         transform_(layer, scale=torch.ones((), dtype=torch.float64), shift=mean)
-    wanted, source = limit_of(target.kind, options), source_of(options)
+    wanted, source = limit_of(target, options), source_of(options)
     drawn = _first_limit(target.path, len(mean), wanted, options)
     rotated = auto_rotate(
         layer,
@@ -190,11 +191,12 @@ def _turned(
     folded = _fold(rotated, options)
     how = f"auto-rotated{folded}{', centred' if centre else ''}"
     if source == "calibrated":
-        figures = f"99 % of |z| below {wanted:g} (was {size:.3g})"
+        figures = f"99 % of |z| below {wanted:.4g} (was {size:.3g})"
     elif source == "value":
         figures = f"D {options.denominator}, L = {wanted:g}"
     else:
         figures = f"D {options.denominator}, L drawn ({source})"
+    figures += reached(target)
     if share is None:
         return _Change(f"{how}: {figures}, D along the border as the authors'")
     return _Change(f"{how}: {figures}, |z| > L in {100 * share:.1f} %", share)

@@ -7,6 +7,7 @@ from typing import Any
 from vgaudit.conversion import ConvertOptions, LimitSource
 from vgaudit.errors import BadConfig
 from vgaudit.nn import ACTIVATIONS, Denominator, Inputs
+from vgaudit.treatments.plan import LayerTarget
 from vgaudit.treatments.statistics import LayerStatistics
 
 DEFAULT_LIMIT = 4.0
@@ -66,9 +67,18 @@ def inputs_of(found: LayerStatistics, options: ConvertOptions) -> Inputs:
     return Inputs.moments(mean.float(), std.float())
 
 
-def limit_of(kind: str, options: ConvertOptions) -> float:
-    """Returns L: what was asked, else the activation's default."""
-    if options.limit is not None:
-        return options.limit
-    known = ACTIVATIONS.get(kind)
-    return known.limit if known is not None else DEFAULT_LIMIT
+def limit_of(target: LayerTarget, options: ConvertOptions) -> float:
+    """Returns L of a layer: what was asked, else its activation's default.
+
+    L is of what reaches the activation; a number that multiplies the layer's output on
+    its way divides it.
+    """
+    known = ACTIVATIONS.get(target.kind)
+    default = known.limit if known is not None else DEFAULT_LIMIT
+    limit = default if options.limit is None else options.limit
+    return limit / abs(target.factor)
+
+
+def reached(target: LayerTarget) -> str:
+    """Returns a remark on what lies between a layer and its activation, or nothing."""
+    return "" if target.factor == 1.0 else f", before a factor of {target.factor:g}"
