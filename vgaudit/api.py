@@ -369,9 +369,8 @@ def fix(
 ) -> Fixed:
     """Diagnoses a model, tries what may help beside controls, and keeps what does.
 
-    A healthy model comes back as it is: one that no finding fails, and that learns in
-    a short training (``no_trial`` leaves that out). A treatment is called a repair
-    only where its interval over fresh seeds clears those of both controls.
+    What no finding fails and what learns in a short training comes back as it is. A
+    treatment is a repair only where its interval clears those of both controls.
 
     Args:
         model: stays as it is.
