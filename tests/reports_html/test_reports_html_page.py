@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.reports_html.test_reports_html_charts import recurrence
 from vgaudit.errors import CannotLoad
 from vgaudit.findings import Finding, Fix
 from vgaudit.flow import (
+    Cause,
     DeepFlow,
     Exponents,
     Histogram,
@@ -24,7 +26,7 @@ from vgaudit.flow import (
     StreamPoint,
 )
 from vgaudit.judge import failed, judge
-from vgaudit.reports import REPORTS, SUITES, html
+from vgaudit.reports import REPORTS, SUITES, html, painting
 from vgaudit.rules.examples import activation, chain, having, layer, loaded
 from vgaudit.suite import Entry, Suite
 
@@ -393,3 +395,12 @@ def test_a_notebook_s_theme_outranks_the_system_s() -> None:
     assert sheet.count("--paper:") >= 4
     assert "--paper: #fdfdfc" in sheet[light:dark]
     assert "--paper: #14161a" in sheet[dark:]
+
+
+@pytest.mark.parametrize("cause", get_args(Cause))
+def test_every_cause_has_a_colour_by_day_and_by_night(cause: str) -> None:
+    page = html.render(REPORT["sick"])
+    found = re.findall(rf"--{cause}: (#[0-9a-f]{{6}});", page)
+    assert len(found) == 2
+    assert painting.COLOURS[cause] == found[0]  # type: ignore[index]
+    assert f"fill: var(--{cause})" in page

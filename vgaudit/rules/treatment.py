@@ -77,7 +77,14 @@ def against_loss(audit: Audit, steps: Sequence[TrunkStep], code: str = "VG101") 
             reason=f"{most}, and {percent(railed)} of the values are saturated",
         )
     if "scale" in lost and lost["scale"].share >= 0.5:
-        return _against([lost["scale"]], LOST, code=code, of="of the loss")
+        row = lost["scale"]
+        return conversion(
+            audit,
+            "rescale",
+            text="leave the constant factor out, or make up for it in the weights",
+            reason=f"constant factors make {percent(row.share)} of the loss, "
+            f"{decades(row.each)} decades a step",
+        )
     variation = flow.output_variation
     if variation is not None and variation < COLLAPSED:
         return conversion(
