@@ -86,6 +86,7 @@ def repaired(sick: Sick) -> Row:
         "base": tried.base,
         "chance": tried.chance,
         "final": keeper(done).score if done.kept else None,
+        "shown": _shown(done),
         "arms": {family: _arms(tried, family) for family in FAMILIES},
         "steps": tried.plan.family_steps if tried.plan else 0,
         "dropped": list(tried.plan.dropped) if tried.plan else [],
@@ -110,6 +111,13 @@ def asked(spec: Spec, optimizer: Optimizer) -> Asked:
     seed = zlib.crc32(b"draws:" + spec.name.encode()) % 10_000
     options = dataclasses.replace(OPTIONS, seed=seed)
     return Asked(task=opened, options=options, policy=policy)
+
+
+def _shown(done: Fixing) -> float | None:
+    """Returns what a model reached in its trial that ``fix`` calls healthy."""
+    if done.status != "healthy" or done.trial is None:
+        return None
+    return done.trial.attempts[-1].score
 
 
 def _forced(again: Asked, done: Fixing) -> Fixing:

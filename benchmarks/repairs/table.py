@@ -75,8 +75,17 @@ def fixed(row: Row) -> float | None:
     return float(row["final"]) if row["kept"] else None
 
 
+def delivered_or_shown(row: Row) -> float | None:
+    """Returns the same; of a model called healthy what its trial has shown it learns.
+
+    Nothing is written then, but the report names the optimizer and its learning rate.
+    """
+    shown = row.get("shown")
+    return fixed(row) if shown is None else float(shown)
+
+
 def proven(row: Row) -> float | None:
-    """Returns the same, but only of treatments that clear both controls."""
+    """Returns what ``fix`` delivers where a treatment clears both controls."""
     return fixed(row) if row["status"] == "repaired" else None
 
 
@@ -119,6 +128,9 @@ def _rates(halves: dict[str, list[Row]]) -> str:
         )
         kinds: dict[str, Reached] = {
             "**`fix`, as delivered**": fixed,
+            "`fix`, as delivered or as the trial shows of the plain model": (
+                delivered_or_shown
+            ),
             **{f"{title} alone": arm(kind) for kind, title in FAMILIES.items()},
             "`fix`, treatments proven against both controls": proven,
         }

@@ -117,3 +117,15 @@ def test_healthy_controls_are_never_among_the_sick() -> None:
 
     assert len(well) > 500
     assert not ill & well
+
+
+def test_what_a_trial_shows_is_counted_apart_from_what_is_delivered() -> None:
+    healthy_row = {**row("a", None, random_second=0.9), "status": "healthy"}
+    lines = render([{**healthy_row, "shown": 0.8}, row("b", 1.0, treatment=1.0)])
+    delivered, shown = (
+        next(line for line in lines.splitlines() if text in line)
+        for text in ("as delivered**", "as delivered or as the trial")
+    )
+
+    assert "1, 50.0 %" in delivered
+    assert "2, 100.0 %" in shown

@@ -174,15 +174,15 @@ class Trials:
                 "the trial, which may take a tenth of the budget, was too short to "
                 "tell whether it trains"
             )
-        strangers = None
-        if found.metric == "loss" and found.base is not None:
-            strangers = self._bench.strangers_loss()
-        if strangers is None or not strangers + found.base > KNOWS * abs(strangers):
+        if found.metric != "loss" or found.base is None:
+            return ""
+        own, strangers = -found.base, self._bench.strangers_loss()
+        if strangers is None or not strangers - own >= KNOWS * abs(strangers):
             return ""
         return (
-            f"the trial cannot tell more than the model as it came, whose loss is "
-            f"{number(-found.base)} with its own labels and {number(strangers)} with "
-            "those of other samples"
+            "it seems to be trained, so the trial tells nothing: as it came its loss "
+            f"is {number(own)} with its own labels and {number(strangers)} with those "
+            "of other samples"
         )
 
     def _explained(self, model: nn.Module) -> float | None:
@@ -227,6 +227,8 @@ def _shown(found: Fixing, trial: Trial) -> str:
     last, steps = trial.attempts[-1], count(trial.length.steps, "step")
     if learned(found):
         way = _way(trial, last)
+        if len(trial.attempts) > 1:
+            way += f", though not {_way(trial, trial.attempts[0])},"
         if found.metric == "loss":
             fall = f"from {_score(found, found.base)} to {_score(found, last.score)}"
             return f"trained for {steps} {way} its loss falls {fall}"
