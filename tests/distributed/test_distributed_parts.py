@@ -15,6 +15,7 @@ from tests.distributed.networks import together
 from tests.distributed.test_distributed_scan import differences
 from tests.distributed.test_distributed_watch import whole
 from vgaudit.distributed import Ranks, joined, sharding
+from vgaudit.errors import CannotLoad
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.loading.in_parts import open_in_parts
 from vgaudit.measure import measure
@@ -155,7 +156,37 @@ def test_weights_that_are_not_finite_are_named_wherever_they_lie(
 def test_other_keys_than_the_architecture_has_are_read_whole(tmp_path: Path) -> None:
     job = written(tmp_path)
     state = measure_model(job).state_dict()
-    save_file({f"module.{key}": value for key, value in state.items()}, job.spec)
+    save_file({**state, "other": torch.ones(2)}, job.spec)
 
     assert open_in_parts(job.spec, job.load) is None
     assert open_in_parts(job.spec, LoadOptions()) is None
+
+
+def test_prefixes_of_wrappers_are_stripped_from_parts(tmp_path: Path) -> None:
+    job = written(tmp_path)
+    model = measure_model(job)
+    wrapped = {f"module.{key}": value for key, value in model.state_dict().items()}
+    save_file(wrapped, job.spec)
+
+    parts = open_in_parts(job.spec, job.load)
+
+    assert parts is not None
+    assert ("module.",) == parts.loaded.target.stripped_prefixes
+    filled = parts.fill(parts.empty(None), torch.device("cpu")).state_dict()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, filled[key]), key
+
+
+def test_the_type_of_the_architecture_wins_and_is_said(tmp_path: Path) -> None:
+    job = written(tmp_path)
+    state = measure_model(job).state_dict()
+    kinds = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(kinds, job.spec)
+
+    parts = open_in_parts(job.spec, job.load)
+
+    assert parts is not None
+    assert "float16 weights are loaded as float32" in parts.loaded.target.notes
+    save_file({**kinds, "head.bias": torch.ones(3, dtype=torch.int8)}, job.spec)
+    with pytest.raises(CannotLoad, match=r"head\.bias holds int8 where the arch"):
+        open_in_parts(job.spec, job.load)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
 from tests.loading import test_loading_exported as exported
@@ -170,6 +171,28 @@ def in_a_shard(folder: Path, marker: Path) -> list[str]:
     return [str(spec), "--arch", arch(folder)]
 
 
+def in_metadata(folder: Path, marker: Path) -> list[str]:
+    place = folder / "step"
+    dcp.save({"model": net().state_dict()}, checkpoint_id=place, no_dist=True)
+    written = pickle.loads((place / ".metadata").read_bytes())  # noqa: S301 - ours
+    written.planner_data["hook"] = Marks(marker)
+    (place / ".metadata").write_bytes(pickle.dumps(written))
+    return [str(place), "--arch", arch(folder)]
+
+
+def in_a_chunk(folder: Path, marker: Path) -> list[str]:
+    """The object lies where a weight should be."""
+    place = folder / "step"
+    state = {"model": net().state_dict(), "bad": Marks(marker)}
+    dcp.save(state, checkpoint_id=place, no_dist=True)
+    written = pickle.loads((place / ".metadata").read_bytes())  # noqa: S301 - ours
+    places = {index.fqn: index for index in written.storage_data}
+    bad = written.storage_data[places["bad"]]
+    written.storage_data[places["model.0.weight"]] = bad
+    (place / ".metadata").write_bytes(pickle.dumps(written))
+    return [str(place), "--arch", arch(folder)]
+
+
 PLACES: dict[str, Callable[[Path, Path], list[str]]] = {
     "pickle in a state": in_state,
     "pickle in an old file": in_old_file,
@@ -188,6 +211,8 @@ PLACES: dict[str, Callable[[Path, Path], list[str]]] = {
     "code of a repository": in_repository,
     "shard outside the folder": in_a_shard_outside,
     "shard": in_a_shard,
+    "metadata of a distributed checkpoint": in_metadata,
+    "chunk of a distributed checkpoint": in_a_chunk,
 }
 DATA_PLACES = ("pickle in npz", "pickle in npy", "pickle in data")
 

@@ -50,8 +50,9 @@ class FailOn(StrEnum):
 Model = Annotated[
     str,
     typer.Argument(
-        help="A file or folder, torchvision:NAME, timm:NAME, hf:NAME, "
-        "package.module:factory or file.py:factory; FILE#KEY picks an entry.",
+        help="A file, a folder (of transformers, or a distributed checkpoint), "
+        "torchvision:NAME, timm:NAME, hf:NAME, package.module:factory or "
+        "file.py:factory; FILE#KEY picks an entry.",
         show_default=False,
     ),
 ]

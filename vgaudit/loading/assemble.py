@@ -14,6 +14,7 @@ from vgaudit.loading import factory, huggingface, timm_zoo, torchvision_zoo
 from vgaudit.loading.built import Built, has_ties, on_meta
 from vgaudit.loading.checkpoint import Entry, select
 from vgaudit.loading.contents import Contents
+from vgaudit.loading.dcp import format_within
 from vgaudit.loading.fit import Weights, fit
 from vgaudit.loading.loaded import KeyReport, LoadedModel, Origin, finish
 from vgaudit.loading.module_tree import check_tree, state_of
@@ -67,6 +68,8 @@ def assemble(
     """
     place = contents.origin.spec
     entry = select(contents.root, key, place)
+    if contents.pending is not None and isinstance(entry.value, Mapping):
+        entry = replace(entry, value=contents.pending(entry.value))
     origin = noted(contents.origin, entry)
     if isinstance(entry.value, nn.Module):
         return whole_module(entry.value, origin, arch, options)
@@ -86,7 +89,7 @@ def noted(origin: Origin, entry: Entry) -> Origin:
     if not entry.key:
         return origin
     is_module = isinstance(entry.value, nn.Module)
-    kind = "module-pickle" if is_module else "checkpoint"
+    kind = "module-pickle" if is_module else format_within(origin.format)
     note = f"taken from the entry {shorten(entry.key)}"
     return replace(origin, format=kind, notes=(*origin.notes, note))
 

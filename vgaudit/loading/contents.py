@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vgaudit.errors import CannotLoad
 from vgaudit.job import LoadOptions
-from vgaudit.loading import safetensors_file
+from vgaudit.loading import dcp, safetensors_file
 from vgaudit.loading.foreign import refuse_foreign
 from vgaudit.loading.loaded import Origin
-from vgaudit.loading.local_file import LocalFile, examine, regular_size
+from vgaudit.loading.local_file import LocalFile, examine, shard_path
 from vgaudit.loading.survey import survey
 from vgaudit.loading.torch_file import open_file
-from vgaudit.loading.wording import listed, shorten
+from vgaudit.loading.wording import listed
 
 INDEX_SUFFIXES = (".safetensors.index.json", ".bin.index.json")
 MAX_INDEX = 64 * 2**20
@@ -31,11 +30,14 @@ class Contents:
         root: names to tensors, or whatever ``torch.save`` was given.
         origin: format, tier, digest and notes.
         metadata: free texts of the file.
+        pending: reads an entry of ``root`` whose tensors have no data yet; None
+            where all is read.
     """
 
     root: Any
     origin: Origin
     metadata: Mapping[str, str]
+    pending: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
 
 def is_index(path: Path) -> bool:
@@ -47,19 +49,44 @@ def read(path: Path, text: str, options: LoadOptions) -> Contents:
     """Returns what a file holds.
 
     Args:
-        path: the file, or the index of a sharded checkpoint.
+        path: the file, or what describes a checkpoint of many.
         text: the specification as the user gave it.
         options: trust and digest.
 
     Raises:
         CannotLoad: missing, damaged, refused, or of a foreign format.
     """
+    refuse_part(path)
     file = examine(path, options.sha256)
+    if path.name == dcp.METADATA:
+        return read_distributed(file, text)
     if is_index(path):
         return read_shards(file, text)
     if safetensors_file.looks_like(file.head, path.suffix):
         return read_safetensors(file, text)
     return read_torch(file, text, options)
+
+
+def refuse_part(path: Path) -> None:
+    """Refuses one of the files that a distributed checkpoint consists of.
+
+    Raises:
+        CannotLoad: names its folder.
+    """
+    if path.suffix == dcp.SUFFIX:
+        raise CannotLoad(
+            f"{path} is one file of a distributed checkpoint",
+            hint=f"give its folder: {path.parent}",
+        )
+
+
+def read_distributed(file: LocalFile, text: str) -> Contents:
+    """Returns what a distributed checkpoint holds, its tensors not yet read."""
+    found = dcp.open_checkpoint(file)
+    origin = Origin(
+        spec=text, format=dcp.FORMAT, tier="T0", sha256=file.sha256, notes=(dcp.NOTE,)
+    )
+    return Contents(root=found.root, origin=origin, metadata={}, pending=found.fetched)
 
 
 def read_safetensors(file: LocalFile, text: str) -> Contents:
@@ -145,39 +172,6 @@ def read_index(file: LocalFile) -> dict[str, str]:
     if not all(isinstance(name, str) for name in weight_map.values()):
         raise CannotLoad(f"{file.path}: a shard has no name", hint="download it again")
     return weight_map
-
-
-def shard_path(index: Path, name: str) -> Path:
-    """Returns the path of a shard, which must lie beside the index.
-
-    A link may only lead to where the Hugging Face cache keeps its files:
-    ``blobs`` beside the ``snapshots`` that the index is in.
-
-    Raises:
-        CannotLoad: it lies elsewhere, or is missing.
-    """
-    shown = shorten(name)
-    if name != Path(name).name or "\\" in name or name in ("", ".", ".."):
-        raise CannotLoad(
-            f"{index} refused: the shard {shown} is not a plain file name",
-            hint="an index may only name files beside it",
-        )
-    folder = index.parent.resolve()
-    path = index.parent / name
-    if not os.path.lexists(path):
-        raise CannotLoad(
-            f"{index}: the shard {shown} is missing",
-            hint=f"download it to {index.parent}",
-        )
-    home = path.resolve().parent
-    cached = folder.parent.name == "snapshots" and home == folder.parents[1] / "blobs"
-    if home != folder and not cached:
-        raise CannotLoad(
-            f"{index} refused: the shard {shown} is a link out of its folder",
-            hint="copy the file itself there",
-        )
-    regular_size(path)
-    return path
 
 
 def check_plain(file: LocalFile) -> None:

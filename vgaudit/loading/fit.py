@@ -96,7 +96,8 @@ def fit(module: nn.Module, weights: Weights, *, allow_missing: bool) -> KeyRepor
 
 def put(module: nn.Module, state: OrderedDict[str, Any], *, strict: bool) -> None:
     """Loads a state_dict whose keys are the module's own."""
-    on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
+    values = module.state_dict().values()
+    on_meta = any(isinstance(v, Tensor) and v.is_meta for v in values)
     if on_meta:
         separate(state)
     module.load_state_dict(state, strict=strict, assign=on_meta)

@@ -9,9 +9,14 @@ from typing import Any
 
 from vgaudit.errors import CannotLoad, UnknownSource
 from vgaudit.job import LoadOptions
-from vgaudit.loading.contents import check_plain, read_index, shard_path
+from vgaudit.loading.contents import check_plain, read_index
 from vgaudit.loading.hf_hub import fetch, import_transformers
-from vgaudit.loading.local_file import LocalFile, examine, regular_size
+from vgaudit.loading.local_file import (
+    LocalFile,
+    examine,
+    regular_size,
+    shard_path,
+)
 from vgaudit.loading.spec import Spec, existing, no_such_file
 from vgaudit.loading.wording import shorten
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from vgaudit.errors import CannotLoad
 from vgaudit.job import LoadOptions
-from vgaudit.loading import contents, foreign, safetensors_file
+from vgaudit.loading import contents, dcp, foreign, safetensors_file
 from vgaudit.loading.archive import FOREIGN, Archive, examine_archive, is_zip
 from vgaudit.loading.checkpoint import candidates, is_weights, reach
 from vgaudit.loading.inspection import Inspection, of_tensors, shown, with_guess
@@ -34,6 +34,7 @@ def of_file(spec: Spec, options: LoadOptions) -> Inspection:
         CannotLoad: damaged, missing, or not recognised at all.
     """
     assert spec.path is not None
+    contents.refuse_part(spec.path)
     file = examine(spec.path, options.sha256)
     known = Inspection(
         spec=spec.text,
@@ -45,6 +46,10 @@ def of_file(spec: Spec, options: LoadOptions) -> Inspection:
     )
     if contents.is_index(file.path):
         return of_shards(known, file)
+    if file.path.name == dcp.METADATA:
+        known = replace(known, format=dcp.FORMAT, tier="T0", notes=(dcp.NOTE,))
+        root: Any = dcp.open_checkpoint(file).root
+        return of_root(known, reach(root, spec.key, spec.text) if spec.key else root)
     if safetensors_file.looks_like(file.head, file.path.suffix):
         return of_safetensors(known, file)
     if is_zip(file.head):
@@ -152,11 +157,14 @@ def of_root(known: Inspection, root: Any) -> Inspection:
     names = tuple(shorten(entry.key) for entry in found)
     keys = shown(root) if isinstance(root, Mapping) else ()
     if len(found) != 1:
-        known = replace(known, format="checkpoint" if found else known.format)
+        named = dcp.format_within(known.format) if found else known.format
+        known = replace(known, format=named)
         note = "several sets of weights: choose --key" if found else "no weights found"
         return replace(known, keys=keys, entries=names, notes=(*known.notes, note))
     inner = of_root(known, found[0].value)
-    return replace(inner, format="checkpoint", keys=keys, entries=names)
+    return replace(
+        inner, format=dcp.format_within(inner.format), keys=keys, entries=names
+    )
 
 
 def of_module(known: Inspection, module: nn.Module) -> Inspection:

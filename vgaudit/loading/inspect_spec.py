@@ -8,9 +8,10 @@ from pathlib import Path
 from vgaudit.job import LoadOptions
 from vgaudit.loading import factory, hf_repository, huggingface
 from vgaudit.loading.assemble import architecture
+from vgaudit.loading.folder import is_distributed, weights_of
 from vgaudit.loading.inspect_file import of_file
 from vgaudit.loading.inspection import Inspection, of_tensors
-from vgaudit.loading.loaders import find, load_directory
+from vgaudit.loading.loaders import find
 from vgaudit.loading.local_file import examine
 from vgaudit.loading.spec import Spec, parse
 from vgaudit.loading.wording import shorten
@@ -65,13 +66,12 @@ def of_zoo(spec: Spec, options: LoadOptions) -> Inspection:
 def of_directory(spec: Spec, options: LoadOptions) -> Inspection:
     """Returns the figures of a directory's weights, and its configuration."""
     assert spec.path is not None
-    name = hf_repository.find_weights(spec.path)
     known = Inspection(spec=spec.text, format="huggingface", tier="T0")
-    if name is not None:
-        known = of_file(replace(spec, path=spec.path / name), options)
-    if not huggingface.matches(spec):
-        if name is None:
-            load_directory(spec, options)  # raises, with what it looked for
+    described = huggingface.matches(spec)
+    bare = hf_repository.find_weights(spec.path) is None
+    if not (described and bare and not is_distributed(spec.path)):
+        known = of_file(replace(spec, path=weights_of(spec.path)), options)
+    if not described:
         return known
     config = hf_repository.read_config(spec.path)
     hf_repository.refuse_config(spec.path, config)

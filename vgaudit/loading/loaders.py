@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from vgaudit.errors import BadConfig, CannotLoad, UnknownSource
+from vgaudit.errors import BadConfig, UnknownSource
 from vgaudit.job import LoadOptions
 from vgaudit.loading import (
     exported,
@@ -21,8 +21,9 @@ from vgaudit.loading import (
 from vgaudit.loading.assemble import assemble
 from vgaudit.loading.built import Built, loaded
 from vgaudit.loading.contents import read
+from vgaudit.loading.folder import is_distributed, weights_of
 from vgaudit.loading.loaded import LoadedModel
-from vgaudit.loading.spec import Spec, no_such_file, parse
+from vgaudit.loading.spec import Spec, existing, no_such_file, parse
 from vgaudit.loading.user_code import forget_folders
 
 UNDERSTOOD = (
@@ -135,7 +136,7 @@ def with_weights(spec: Spec, options: LoadOptions) -> LoadedModel:
     weights = parse(options.weights or "", options)
     if weights.path is None:
         raise no_such_file(Path(weights.body))
-    contents = read(weights.path, options.weights or "", options)
+    contents = read(weights_of(weights.path), options.weights or "", options)
     found = assemble(contents, weights.key, spec.body, options)
     return replace(found, target=replace(found.target, spec=spec.text))
 
@@ -169,17 +170,14 @@ def load_directory(spec: Spec, options: LoadOptions) -> LoadedModel:
     """
     refuse_weights(spec, options)
     assert spec.path is not None
-    if options.arch is None and huggingface.matches(spec):
-        return huggingface.load(spec, options)
-    name = hf_repository.find_weights(spec.path)
-    if name is None:
-        raise CannotLoad(
-            f"{spec.path} is a directory without a model: looked for "
-            f"{', '.join((hf_repository.CONFIG, *hf_repository.WEIGHTS))}",
-            hint="name the file in it",
-        )
-    contents = read(spec.path / name, spec.text, options)
-    return assemble(contents, spec.key, options.arch, options)
+    arch = options.arch
+    if arch is None and huggingface.matches(spec):
+        if not is_distributed(spec.path):
+            return huggingface.load(spec, options)
+        # transformers reads no such weights: it builds the model, and we fill it.
+        arch = f"{hf_repository.SCHEME}:{spec.path}"
+    contents = read(weights_of(spec.path), spec.text, options)
+    return assemble(contents, spec.key, arch, options)
 
 
 def load_hub(spec: Spec, options: LoadOptions) -> LoadedModel:
@@ -187,6 +185,9 @@ def load_hub(spec: Spec, options: LoadOptions) -> LoadedModel:
     refuse_arch(spec, options)
     if options.weights is not None:
         return with_weights(spec, options)
+    folder = existing(spec.body.removeprefix(f"{hf_repository.SCHEME}:"))
+    if folder is not None and folder.is_dir() and is_distributed(folder):
+        return load_directory(replace(spec, path=folder), options)
     return huggingface.load(spec, options)
 
 

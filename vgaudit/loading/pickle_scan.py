@@ -59,7 +59,7 @@ class BoundedReader:
         return self.stream.readline(MAX_LINE)
 
 
-def scan(stream: BinaryIO, size: int) -> PickleFacts:
+def scan(stream: BinaryIO, size: int, machine: Machine | None = None) -> PickleFacts:
     """Returns what the pickle at the stream's position would do.
 
     The stream is left behind the pickle's STOP.
@@ -67,11 +67,12 @@ def scan(stream: BinaryIO, size: int) -> PickleFacts:
     Args:
         stream: a seekable stream.
         size: bytes in the stream, from its beginning.
+        machine: what follows the opcodes; by default one that forgets values.
 
     Raises:
         MalformedPickle: it cannot be followed.
     """
-    machine = Machine()
+    machine = machine or Machine()
     # Bytes in memory bound themselves, at a third of the time.
     reader = stream if isinstance(stream, io.BytesIO) else BoundedReader(stream, size)
     program = pickletools.genops(reader)  # type: ignore[arg-type]
@@ -90,6 +91,8 @@ def scan(stream: BinaryIO, size: int) -> PickleFacts:
 
 class Machine:
     """The stack machine of a pickle, over descriptions."""
+
+    node: type[Node] = Node
 
     def __init__(self) -> None:
         self.facts = PickleFacts()
@@ -134,7 +137,7 @@ class Machine:
 
     def push(self, kind: str, items: list[Any]) -> None:
         """Pushes a value built from ``items``."""
-        node = Node(kind, items)
+        node = self.node(kind, items)
         self.stack.append(node)
         self.deepen(node, items)
 
