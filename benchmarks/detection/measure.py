@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from vgaudit.findings import Finding, Optimizer
 from vgaudit.flow import Audit, DataFacts, GradientFlow, RunFacts, Target
 from vgaudit.judge import Policy, judge
 from vgaudit.probe import probe
+from vgaudit.rules.exploding_gradient import ExplodingGradient
+from vgaudit.rules.rule import Training
 from vgaudit.rules.through_time import readings
+from vgaudit.rules.vanishing_gradient import VanishingGradient
 
 SAMPLES, BATCH = 128, 32
 TRANSPORT = ("VG101", "VG103", "VG107", "VG108", "VG201", "VG202", "VG204")
@@ -132,11 +136,25 @@ def features(flow: GradientFlow) -> dict[str, object]:
         "per_layer": flow.decades_per_layer,
         "variation": flow.output_variation,
         "weight_layers": flow.weight_layers,
+        "limits": {kind: limits(flow, Training(kind)) for kind in OPTIMIZERS},
         "through_time": [
             [x.best.kind, x.lag, _finite(x.carried.lo), _finite(x.carried.hi)]
             for x in readings(flow)
         ],
     }
+
+
+def limits(flow: GradientFlow, training: Training) -> dict[str, str]:
+    """Returns which threshold of a rule such a net is judged by, where it has several.
+
+    A rule's kinds of nets are told apart by the names of their thresholds.
+    """
+    found = {}
+    for rule in (VanishingGradient(), ExplodingGradient()):
+        (_, error), *_ = rule.limits(flow, training)
+        names = (f.name for f in dataclasses.fields(rule) if f.name.endswith("error"))
+        found[rule.code] = next(n for n in names if getattr(rule, n) == error)
+    return found
 
 
 def _finite(value: float) -> float:

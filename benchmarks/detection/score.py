@@ -14,12 +14,12 @@ Judge = Callable[[Row, str], "Said"]
 GROUPS = ("vanishing", "exploding", "dead")
 CODES = {
     "vanishing": ("VG101", "VG103", "VG108"),
-    "exploding": ("VG107", "VG201", "VG202", "VG204"),
+    "exploding": ("VG107", "VG201", "VG202", "VG203", "VG204"),
     "dead": ("VG103", "VG302"),
 }
 ANY = (
     "VG101", "VG103", "VG106", "VG107", "VG108",
-    "VG201", "VG202", "VG204", "VG301", "VG302",
+    "VG201", "VG202", "VG203", "VG204", "VG301", "VG302",
 )  # fmt: skip
 Z = 1.959964
 _ONE_FIGURE = frozenset({"VG101", "VG108", "VG201", "VG202", "VG204", "VG302"})
@@ -190,7 +190,7 @@ SCORES: dict[str, tuple[Callable[[Row], float], int]] = {
 }
 DEFAULTS = {
     "sgd": {"vanishing": -3.6, "exploding": 3.65, "dead": 0.9},
-    "adam": {"vanishing": -7.3, "exploding": 13.0, "dead": 0.9},
+    "adam": {"vanishing": -8.1, "exploding": 13.0, "dead": 0.9},
 }
 """The thresholds for an error that vgaudit ships, where one figure says it."""
 

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vgaudit.findings import Finding, Fix
-from vgaudit.flow import Audit, LayerFlow, Moments
+from vgaudit.flow import ActivationFlow, Audit, LayerFlow, Moments
 from vgaudit.plain import visible
 from vgaudit.rules.examples import activation, chain
 from vgaudit.rules.rule import Example, Rule, Training, threshold
-from vgaudit.rules.wording import count, number
+from vgaudit.rules.wording import count, number, place
 
 _HUGE = Moments(mean=0.0, std=1e7, min=-5e7, max=5e7)
 _LARGE = Moments(mean=0.0, std=1e5, min=-5e5, max=5e5)
+
+
+_SAME, _FAR_BELOW = 1e-2, 0.1
+
+
+def _exponentials(count: int) -> Audit:
+    """Returns the audit of a net of exponentials, whose slope is their output."""
+    audit = chain((0.0,) * (count + 1), kind="exp")
+    even = Moments(mean=1.5, std=0.5, min=0.5, max=3.0)
+    for layer in audit.flow.layers:
+        if layer.activation is not None:
+            audit = activation(
+                audit, layer.path, output=even, slope_mean_square=2.5, slope_max=3.0
+            )
+    return audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +39,24 @@ class ExplodingActivation(Rule):
 
     What it measures:
         The root mean square of the input of each activation, against the first one
-        of the forward pass; and its standard deviation as it stands.
+        of the forward pass; and its standard deviation as it stands. And how many
+        exponentials follow on each other along the trunk, with weights alone between.
 
     Why it matters:
         A forward signal that multiplies with depth ends in infinity in float16, in
         a loss of 10⁶ in float32, and in saturated units wherever a bounded
-        activation follows.
+        activation follows. Exponentials of exponentials need no large weights for it:
+        four of them make infinity of an input of 1 (2.7, 15, 3·10⁶, ∞), so that
+        whatever training lets them grow ends there.
 
     False alarms:
-        A regression whose targets are that large.
+        A regression whose targets are that large. Exponentials whose weights are
+        kept small by a constraint that the scan does not know of.
 
     Treatments:
         An initialisation with unit gain, normalization, residual branches that are
-        scaled down with depth; inputs scaled to unit variance.
+        scaled down with depth; inputs scaled to unit variance. Exponentials: another
+        activation, or a normalization in front of each.
 
     References:
         He et al. 2015, “Delving deep into rectifiers”; De and Smith 2020, “Batch
@@ -45,6 +65,7 @@ class ExplodingActivation(Rule):
 
     growth: float = threshold(1e4, "times the first activation's input; above it")
     std: float = threshold(1e6, "standard deviation of an activation's input; above it")
+    tower: int = threshold(4, "exponentials on one another; at or above it an error")
 
     code: ClassVar[str] = "VG203"
     name: ClassVar[str] = "exploding-activation"
@@ -60,14 +81,20 @@ class ExplodingActivation(Rule):
             activation(chain((-0.3, 0.0), kind="relu"), "layers.1", input=_HUGE),
             "warning",
         ),
+        Example("four exponentials on one another", _exponentials(4), "error"),
     )
     QUIET: ClassVar[tuple[Example, ...]] = (
         Example("a signal of even size", chain(kind="relu")),
         Example("a model without activations", chain((0.0,))),
+        Example("three exponentials", _exponentials(3)),
     )
 
     def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
-        """Yields one finding, for the activation with the largest input."""
+        """Yields a row of exponentials, else the activation with the largest input."""
+        tower = _tower(audit.flow.layers)
+        if len(tower) >= self.tower:
+            yield self._towering(tower)
+            return
         seen = [
             (x, _rms(x.activation.input)) for x in audit.flow.layers if x.activation
         ]
@@ -85,6 +112,26 @@ class ExplodingActivation(Rule):
             ]
             fix = self._way_out(grown, first, layers=len(between))
             yield replace(self._finding(layer, largest, grown), fix=fix)
+
+    def _towering(self, tower: Sequence[LayerFlow]) -> Finding:
+        first, last = (visible(layer.path) for layer in (tower[0], tower[-1]))
+        return Finding(
+            code=self.code,
+            name=self.name,
+            level="error",
+            layer=place([layer.path for layer in tower]),
+            layers=tuple(layer.path for layer in tower),
+            message=f"{count(len(tower), 'exponential')} on one another, {first} to "
+            f"{last} (limit {self.tower}): growing weights make the signal overflow",
+            value=len(tower),
+            limit=self.tower,
+            unit="exponentials",
+            source=tower[0].source,
+            fix=self.advice(
+                "another activation, or a normalization in front of each exponential",
+                "four exponentials make infinity of an input of 1",
+            ),
+        )
 
     def _way_out(self, grown: float, first: float, *, layers: int) -> Fix:
         """Returns what to do: the layers multiply the signal, or it comes so large."""
@@ -124,6 +171,28 @@ class ExplodingActivation(Rule):
             unit="times" if by_growth else "root mean square",
             source=layer.source,
         )
+
+
+def _tower(layers: Sequence[LayerFlow]) -> list[LayerFlow]:
+    """Returns the longest row of exponentials on the trunk, weights alone between."""
+    longest: list[LayerFlow] = []
+    row: list[LayerFlow] = []
+    for layer in layers:
+        if layer.activation is not None and _is_exponential(layer.activation):
+            row = [*row, layer] if layer.trunk else row
+        elif not layer.weighted:
+            row = []
+        longest = max(longest, row, key=len)
+    return longest
+
+
+def _is_exponential(seen: ActivationFlow) -> bool:
+    """Tells whether the slope is the output, whatever the function is called."""
+    slope, output = seen.slope_mean_square, _rms(seen.output) ** 2
+    same = math.isclose(slope, output, rel_tol=_SAME)
+    steepest = math.isclose(seen.slope_max, seen.output.max, rel_tol=_SAME)
+    # Far below zero sigmoids and the softplus look the same.
+    return same and steepest and not seen.bounded and seen.output.max > _FAR_BELOW
 
 
 def _rms(moments: Moments) -> float:

@@ -49,7 +49,7 @@ class ExplodingGradient(Rule):
     warning: float = threshold(3.5, "decades; at or above it a warning")
     error: float = threshold(3.65, "decades; at or above it an error under SGD")
     relu_error: float = threshold(
-        2.0, "decades; the same under SGD for ReLUs, where each layer multiplies"
+        1.7, "decades; the same under SGD for ReLUs, where each layer multiplies"
     )
     relu_layer: float = threshold(
         0.5, "decades a weight layer; at or above it each layer multiplies"
@@ -59,7 +59,7 @@ class ExplodingGradient(Rule):
         2.6, "decades; the same where most units have two rails (tanh, sigmoid)"
     )
     adam_residual_error: float = threshold(
-        4.4, "decades; the same where blocks with skips make most of the growth"
+        3.7, "decades; the same where blocks with skips make most of the growth"
     )
 
     code: ClassVar[str] = "VG201"

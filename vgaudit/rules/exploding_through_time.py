@@ -45,7 +45,7 @@ class ExplodingThroughTime(Rule):
 
     warning: float = threshold(1.7, "decades; at or above it a warning")
     error: float = threshold(2.0, "decades; at or above it an error under SGD")
-    adam_error: float = threshold(13.0, "decades; at or above it an error under Adam")
+    adam_error: float = threshold(10.0, "decades; at or above it an error under Adam")
     adam_long_error: float = threshold(
         2.8, "decades; the same over many steps, where small changes compound"
     )

@@ -111,7 +111,7 @@ class VanishingGradient(Rule):
 
     sgd_error: float = threshold(-3.6, "decades; below it an error under SGD")
     sgd_rectified_error: float = threshold(
-        -3.5, "decades; the same where most units are rectified (no two rails)"
+        -3.66, "decades; the same where most units are rectified (no two rails)"
     )
     sgd_centred_error: float = threshold(
         -3.75, "decades; the same where most units are centred between rails (tanh)"
@@ -124,7 +124,7 @@ class VanishingGradient(Rule):
         -15.0, "decades; below it an error under Adam where activations are centred"
     )
     adam_offset_error: float = threshold(
-        -7.3, "decades; below it an error under Adam where activations are off centre"
+        -8.1, "decades; below it an error under Adam where activations are off centre"
     )
     offset: float = threshold(
         2.0, "size of an output's mean over its deviation; above it off centre"

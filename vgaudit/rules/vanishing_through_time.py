@@ -45,9 +45,11 @@ class VanishingThroughTime(Rule):
         loss and the rule is quiet; the report gives the memory horizon. A task whose
         answer lies in the last steps needs no more. Plain tanh and ReLU cells grow
         their recurrent weight under a large learning rate and mostly recover, so they
-        get a warning where gated cells and sigmoids get an error. A sigmoid that
-        multiplies the state is a gate; one whose output is the next state makes a
-        plain cell with limits of its own.
+        get a warning where gated cells and sigmoids get an error; and no more than
+        that where each step loses so much that their weights are simply small, for
+        such are made anew in a few dozen steps. A sigmoid that multiplies the state
+        is a gate; one whose output is the next state makes a plain cell, with limits
+        of its own.
 
     Treatments:
         LSTM: a positive forget-gate bias. GRU: a positive update-gate bias. Plain
@@ -62,10 +64,10 @@ class VanishingThroughTime(Rule):
     """
 
     gated_sgd_error: float = threshold(
-        -3.2, "decades; below it an error under SGD for gated cells"
+        -3.0, "decades; below it an error under SGD for gated cells"
     )
     gated_adam_error: float = threshold(
-        -4.2, "decades; below it an error under Adam for gated cells"
+        -5.25, "decades; below it an error under Adam for gated cells"
     )
     sigmoid_sgd_error: float = threshold(
         -3.9, "decades; below it an error under SGD for plain sigmoid cells"
@@ -80,7 +82,10 @@ class VanishingThroughTime(Rule):
         -16.0, "decades; below it an error under SGD for plain cells"
     )
     plain_adam_error: float = threshold(
-        -8.3, "decades; below it an error under Adam for plain cells"
+        -7.0, "decades; below it an error under Adam for plain cells"
+    )
+    small_step: float = threshold(
+        -0.7, "decades a step; below it a plain cell's weights are small: a warning"
     )
 
     code: ClassVar[str] = "VG108"
@@ -97,6 +102,17 @@ class VanishingThroughTime(Rule):
             "error",
         ),
         Example("a plain cell may recover", reader(-0.3, kind="rnn-tanh"), "warning"),
+        Example(
+            "a plain cell over hundreds of steps",
+            reader(-0.3, 200, kind="rnn-tanh"),
+            "error",
+        ),
+        Example(
+            "small weights of a plain cell are made anew",
+            reader(-1.2, kind="rnn-tanh"),
+            "warning",
+            training=Training("adam"),
+        ),
         Example(
             "an interval across the limit is unclear",
             reader(-0.25, 14, spread=0.6),
@@ -117,7 +133,7 @@ class VanishingThroughTime(Rule):
                 yield from self._judged(reading, training)
 
     def _judged(self, reading: Reading, training: Training) -> Iterator[Finding]:
-        limits, lost = self._limits(reading.best.kind, training), reading.carried
+        limits, lost = self._limits(reading, training), reading.carried
         for level, limit in limits:
             if lost.hi < limit:
                 yield self._finding(reading, level, limit, training)
@@ -126,17 +142,24 @@ class VanishingThroughTime(Rule):
         if lost.lo < limit:
             yield self._finding(reading, "info", limit, training)
 
-    def _limits(self, kind: str, training: Training) -> tuple[tuple[Level, float], ...]:
+    def _limits(
+        self, reading: Reading, training: Training
+    ) -> tuple[tuple[Level, float], ...]:
         """Returns the limits of a kind of layer, the strictest level first."""
-        sgd = training.optimizer == "sgd"
+        sgd, kind = training.optimizer == "sgd", reading.best.kind
         if kind in _GATED:
             gated = self.gated_sgd_error if sgd else self.gated_adam_error
             return (("error", gated),)
         if kind == "sigmoid-cell":
             sigmoid = self.sigmoid_sgd_error if sgd else self.sigmoid_adam_error
             return (("error", sigmoid),)
-        plain = self.plain_sgd_error if sgd else self.plain_adam_error
-        return ("error", plain), ("warning", self.plain_warning)
+        warning: tuple[Level, float] = ("warning", self.plain_warning)
+        if reading.carried.value < self.small_step * reading.lag:
+            return (warning,)
+        return (
+            "error",
+            self.plain_sgd_error if sgd else self.plain_adam_error,
+        ), warning
 
     def _finding(
         self, reading: Reading, level: Level, limit: float, training: Training
