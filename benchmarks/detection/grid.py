@@ -2,10 +2,11 @@
 
     python benchmarks/detection/grid.py
 
-``suite.json`` is what limits are fitted on, together with ``fresh.json``, a draw
-whose results have been looked at. ``unseen.json`` is the next draw, which rates are
-reported on: the same kinds of models with other depths, widths, lags and initial
-weights, scanned for the first time after all limits were frozen.
+``suite.json`` is what limits are fitted on, together with two draws whose results have
+been looked at: ``fresh.json``, and ``seen.json``, which rates were reported on once.
+``unseen.json`` is what rates are reported on: the same kinds of models with other
+depths, widths, lags and initial weights, scanned for the first time after all limits
+were frozen.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from __future__ import annotations
 import json
 import random
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -46,7 +50,9 @@ class Draw:
 FRESH = Draw(prefix="fresh-", models=150, seed=20_261_121, first=100)
 UNSEEN = Draw(prefix="unseen-", models=400, seed=20_261_122, first=1_000)
 HERE = Path(__file__).parent
-FILES = tuple(HERE / f"{name}.json" for name in ("suite", "fresh", "unseen"))
+FILES = tuple(HERE / f"{name}.json" for name in ("suite", "fresh", "seen", "unseen"))
+SEEN = 270
+"""Models of the second draw, first in the order of their digests, that were seen."""
 
 
 def load() -> list[Spec]:
@@ -55,9 +61,26 @@ def load() -> list[Spec]:
     return [Spec(**row) for text in texts for row in json.loads(text)["models"]]
 
 
-def half(name: str) -> str:
-    """Returns ``fit`` or, for the models that nothing was fitted on, ``report``."""
-    return "report" if name.startswith(UNSEEN.prefix) else "fit"
+@cache
+def _unseen() -> frozenset[str]:
+    rows = json.loads(FILES[-1].read_text())["models"]
+    return frozenset(row["name"] for row in rows)
+
+
+def half(name: str) -> Literal["fit", "seen", "report"]:
+    """Returns what a model serves for.
+
+    ``fit``: limits were fitted on it from the first. ``seen``: rates were reported on
+    it once, and limits are fitted on it since. ``report``: nothing was fitted on it.
+    """
+    if name in _unseen():
+        return "report"
+    return "seen" if name.startswith(UNSEEN.prefix) else "fit"
+
+
+def digest(spec: Spec) -> int:
+    """Returns a hash of a spec: an order that is a fair draw."""
+    return zlib.crc32(json.dumps(asdict(spec), sort_keys=True).encode())
 
 
 def grid() -> Iterator[dict[str, object]]:
@@ -234,9 +257,15 @@ def named(row: dict[str, object]) -> dict[str, object]:
 
 def main() -> None:
     """Writes all files anew."""
-    suites = map(named, grid()), drawn(FRESH), drawn(UNSEEN)
-    for file, rows in zip(FILES, suites, strict=True):
-        _write(file, [Spec(**row) for row in rows])  # type: ignore[arg-type]
+    suite, fresh, second = (
+        [Spec(**row) for row in rows]  # type: ignore[arg-type]
+        for rows in (map(named, grid()), drawn(FRESH), drawn(UNSEEN))
+    )
+    looked_at = set(sorted(second, key=digest)[:SEEN])
+    seen = [spec for spec in second if spec in looked_at]
+    unseen = [spec for spec in second if spec not in looked_at]
+    for file, specs in zip(FILES, (suite, fresh, seen, unseen), strict=True):
+        _write(file, specs)
 
 
 def _write(file: Path, specs: list[Spec]) -> None:

@@ -1,15 +1,16 @@
-"""Limits of nets that read a sequence, by the kind of their cells.
+"""Limits by the kind of net: what the models say that limits are fitted on.
 
     python benchmarks/detection/limits.py
 
-For each kind of cell and each optimizer the limit of VG108 that makes the fewest
-errors on the models that limits are fitted on. Well is here also what learns only in
+For each threshold of VG101, VG108, VG201 and VG204 the nets that are judged by it, and
+the limit that makes the fewest errors on them. Well is here also what learns only in
 the longer run: an error says that a net does not learn.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,19 +20,23 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.detection.grid import half
-from benchmarks.detection.score import Fit, Row, label, split
+from benchmarks.detection.measure import OPTIMIZERS
+from benchmarks.detection.score import Fit, Row, grown, label, lost, split
 from benchmarks.detection.train import LEARNED
 
+LOST, GROWN = -1, 1
 GATED = ("lstm", "gru", "gated-cell")
-SIGMOID = ("sigmoid-cell",)
 PLAIN = ("cell", "rnn-tanh", "rnn-relu")
 SMALL = -0.7
 """Decades a step below which the weights of a plain cell are simply small."""
 
+MANY = 20
+"""Steps from which a sequence has many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """What a net loses at its longest lag: an interval, in decades."""
+    """What a recurrent layer loses at its longest lag: an interval, in decades."""
 
     kind: str
     steps: int
@@ -44,24 +49,30 @@ class Lag:
         return (self.lo + self.hi) / 2 < SMALL * self.steps
 
 
-KINDS: dict[str, Callable[[Lag], bool]] = {
+CELLS: dict[str, Callable[[Lag], bool]] = {
     "gated": lambda lag: lag.kind in GATED,
-    "sigmoid": lambda lag: lag.kind in SIGMOID,
+    "sigmoid": lambda lag: lag.kind == "sigmoid-cell",
     "plain": lambda lag: lag.kind in PLAIN and not lag.small,
     "plain, small weights": lambda lag: lag.kind in PLAIN and lag.small,
+}
+LENGTHS: dict[str, Callable[[Lag], bool]] = {
+    "fewer steps": lambda lag: lag.steps + 1 < MANY,
+    "many steps": lambda lag: lag.steps + 1 >= MANY,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """The figures of one kind of cell under one optimizer.
+    """The figures of one kind of net under one optimizer.
 
     Attributes:
-        name: of the kind. optimizer: under which they are sick or well.
-        sick, well: decades at the longest lag.
+        rule: which judges by them. name: of the kind. optimizer: of the training.
+        sick, well: decades, those of the sick that look healthiest first and those of
+            the well that look sickest.
         fit: the limit between them; None where one of them is empty.
     """
 
+    rule: str
     name: str
     optimizer: str
     sick: tuple[float, ...]
@@ -70,23 +81,44 @@ class Kind:
 
 
 def kinds(rows: Sequence[Row]) -> Iterator[Kind]:
-    """Yields the limit of every kind under every optimizer."""
-    for name, belongs in KINDS.items():
-        for optimizer in ("sgd", "adam"):
-            mine = [(row, lag) for row in rows for lag in lags(row) if belongs(lag)]
-            sick = [x.hi for r, x in mine if label(r, optimizer) == "vanishing"]
-            well = [x.hi for r, x in mine if learns(r, optimizer)]
-            yield Kind(
-                name=name,
-                optimizer=optimizer,
-                sick=tuple(sorted(sick)),
-                well=tuple(sorted(well)),
-                fit=split(sick, well, -1),
-            )
+    """Yields what is known of every kind of net under every optimizer."""
+    for optimizer in OPTIMIZERS:
+        for rule, figure, sign in (("VG101", lost, LOST), ("VG201", grown, GROWN)):
+            names: dict[str, list[tuple[Row, float]]] = {}
+            for row in rows:
+                features = row["ours"]["features"]
+                if not features["through_time"] and features["attenuation"] is not None:
+                    name = features["limits"][optimizer][rule]
+                    names.setdefault(name, []).append((row, figure(row)))
+            for name, mine in sorted(names.items()):
+                yield _kind((rule, name, optimizer), mine, sign)
+        for rule, groups, sign in (("VG108", CELLS, LOST), ("VG204", LENGTHS, GROWN)):
+            for name, belongs in groups.items():
+                lags = [(row, lag) for row in rows for lag in _lags(row)]
+                mine = [(r, x.hi if sign < 0 else x.lo) for r, x in lags if belongs(x)]
+                yield _kind((rule, name, optimizer), mine, sign)
 
 
-def lags(row: Row) -> Iterator[Lag]:
-    """Yields what the recurrent layers of a net lose."""
+def _kind(
+    words: tuple[str, str, str], mine: Sequence[tuple[Row, float]], sign: int
+) -> Kind:
+    rule, name, optimizer = words
+    # What grows and stays at chance is labelled vanishing where units have rails.
+    groups = ("vanishing",) if sign == LOST else ("exploding", "vanishing")
+    rest = [(row, x) for row, x in mine if x * sign > 0 and math.isfinite(x)]
+    sick = [x for row, x in rest if label(row, optimizer) in groups]
+    well = [x for row, x in mine if learns(row, optimizer)]
+    return Kind(
+        rule=rule,
+        name=name,
+        optimizer=optimizer,
+        sick=tuple(sorted(sick, key=lambda x: sign * x)),
+        well=tuple(sorted(well, key=lambda x: -sign * x)),
+        fit=split(sick, well, sign),
+    )
+
+
+def _lags(row: Row) -> Iterator[Lag]:
     for figures in row["ours"]["features"]["through_time"]:
         yield Lag(*figures)
 
@@ -94,22 +126,33 @@ def lags(row: Row) -> Iterator[Lag]:
 def learns(row: Row, optimizer: str) -> bool:
     """Tells whether a net learns, be it in the longer run."""
     truth = row["oracle"][optimizer]
-    longer = truth["longer"] or 0.0
-    late = truth["label"] == "unclear" and longer >= LEARNED
+    late = truth["label"] == "unclear" and (truth["longer"] or 0.0) >= LEARNED
     return truth["label"] == "healthy" or late
+
+
+def said(kind: Kind) -> str:
+    """Returns one line on a kind."""
+    limit = "no limit"
+    if kind.fit is not None:
+        f = kind.fit
+        limit = f"{f.limit:g} ({f.lo:g} … {f.hi:g}), {f.errors} errors"
+    sick, well = (
+        f"{len(x)} {word} from {', '.join(f'{v:.2f}' for v in x[:4]) or '–'}"
+        for x, word in ((kind.sick, "sick"), (kind.well, "well"))
+    )
+    return f"{kind.rule} {kind.name}, {kind.optimizer}: {limit}; {sick}; {well}"
 
 
 def main() -> None:
     """Prints one line a kind and optimizer."""
     text = Path(__file__).with_name("results.jsonl").read_text()
-    rows = [r for r in map(json.loads, text.splitlines()) if half(r["name"]) == "fit"]
+    rows = [
+        row
+        for row in map(json.loads, text.splitlines())
+        if half(row["name"]) != "report"
+    ]
     for kind in kinds(rows):
-        counts = f"{len(kind.sick)} sick, {len(kind.well)} well"
-        limit = "no limit"
-        if kind.fit is not None:
-            f = kind.fit
-            limit = f"{f.limit:g} ({f.lo:g} … {f.hi:g}), {f.errors} errors"
-        sys.stdout.write(f"{kind.name}, {kind.optimizer}: {limit}; {counts}\n")
+        sys.stdout.write(said(kind) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ TOOLS = (
 
 def render(rows: Sequence[Row]) -> str:
     """Returns all tables; rates are those of the models that nothing was fitted on."""
-    first = [r for r in rows if r["half"] == "fit"]
+    first = [r for r in rows if r["half"] != "report"]
     second = [r for r in rows if r["half"] == "report"]
     fits = {k: {g: score.fit(first, k, g) for g in GROUPS} for k in KINDS}
     limits = {
@@ -62,7 +62,7 @@ def _table(head: Sequence[str], body: Iterator[Sequence[str]]) -> str:
 
 def _labels(rows: Sequence[Row]) -> str:
     def body() -> Iterator[Sequence[str]]:
-        for part in ("fit", "report"):
+        for part in ("fit", "seen", "report"):
             for kind in KINDS:
                 found = Counter(score.label(r, kind) for r in rows if r["half"] == part)
                 names = ("healthy", *GROUPS, "unclear")

@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +27,7 @@ import torch
 
 from benchmarks.detection import measure, oracle
 from benchmarks.detection.build import Spec
-from benchmarks.detection.grid import half, load
+from benchmarks.detection.grid import digest, half, load
 from benchmarks.detection.observe import Observer
 from benchmarks.detection.peers import PEERS
 from benchmarks.detection.report import render, written
@@ -52,7 +51,7 @@ def labelled(spec: Spec) -> Row:
             flags[name][kind] = _brief(said, located=located)
     return {
         "name": spec.name,
-        "spec": _digest(spec),
+        "spec": digest(spec),
         "half": half(spec.name),
         "oracle": labels,
         "peers": flags,
@@ -101,15 +100,11 @@ def _each(
             _progress(count, len(specs), specs[count - 1].name, started)
 
 
-def _digest(spec: Spec) -> int:
-    return zlib.crc32(json.dumps(asdict(spec), sort_keys=True).encode())
-
-
 def collect(specs: Sequence[Spec], file: Path, workers: int) -> list[Row]:
     """Returns the rows of all specs; labels that the file holds are not made anew."""
     known = _known(specs, file)
     # In the order of their digests, so that a part of a run is a fair sample.
-    left = sorted((s for s in specs if s.name not in known), key=_digest)
+    left = sorted((s for s in specs if s.name not in known), key=digest)
     with file.open("a") as out:
         for row in _each(labelled, left, workers):
             out.write(_line(row) + "\n")
@@ -120,7 +115,7 @@ def collect(specs: Sequence[Spec], file: Path, workers: int) -> list[Row]:
 
 def _known(specs: Sequence[Spec], file: Path) -> dict[str, Row]:
     """Returns the rows of the file that belong to the specs, by name."""
-    wanted = {spec.name: _digest(spec) for spec in specs}
+    wanted = {spec.name: digest(spec) for spec in specs}
     rows = {str(row["name"]): row for row in _stored(file)}
     known = {n: row for n, row in rows.items() if wanted.get(n) == row["spec"]}
     for name, row in known.items():
@@ -162,7 +157,9 @@ def _progress(count: int, total: int, name: str, started: float) -> None:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=("fit", "report"), help="only these models")
+    parser.add_argument(
+        "--part", choices=("fit", "seen", "report"), help="only these models"
+    )
     parser.add_argument("--limit", type=int, help="only so many models, evenly spread")
     parser.add_argument("--stored", action="store_true", help="only what is labelled")
     parser.add_argument("--resume", type=Path, default=RESULTS, help="results file")
