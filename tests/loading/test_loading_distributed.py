@@ -6,6 +6,7 @@ damaged ones are made of them, by torch's own classes.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import warnings
@@ -205,6 +206,26 @@ def test_inspect_tells_it_and_reads_no_tensor(tmp_path: Path) -> None:
     assert ("model",) == found.entries
     assert (4, 23) == (found.tensors, found.parameters)
     assert {"float32": 4} == found.dtypes
+
+
+@pytest.mark.usefixtures("here")
+def test_scans_and_conversions_take_it(cli: Any, tmp_path: Path) -> None:
+    model, state = trained()
+    folder, arch = written(tmp_path / "step", state), tiny_arch(tmp_path)
+    plain = tmp_path / "plain.pt"
+    torch.save(model.state_dict(), plain)
+    reports = []
+    for spec in (folder, plain):
+        out = cli("scan", str(spec), "--arch", arch, "--format", "json")
+        reports.append(json.loads(out.out))
+    one, other = reports
+    assert one["audit"]["flow"] == other["audit"]["flow"]
+    assert one["findings"] == other["findings"]
+
+    out = tmp_path / "out.safetensors"
+    words = ("--arch", arch, "-o", str(out))
+    assert 0 == cli("convert", str(folder), "--to", "rescale", *words).code
+    assert out.exists()
 
 
 # --------------------------------------------------------------- what is refused

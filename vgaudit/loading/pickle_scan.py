@@ -80,8 +80,8 @@ def scan(stream: BinaryIO, size: int, machine: Machine | None = None) -> PickleF
         with warnings.catch_warnings():  # of odd escapes in texts
             warnings.simplefilter("ignore")
             for count, (opcode, argument, _) in enumerate(program):
-                if count > MAX_OPCODES:
-                    raise MalformedPickle(f"its pickle has over {MAX_OPCODES} opcodes")
+                if count > machine.most:
+                    raise MalformedPickle(f"its pickle has over {machine.most} opcodes")
                 machine.step(opcode, argument)
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -90,9 +90,14 @@ def scan(stream: BinaryIO, size: int, machine: Machine | None = None) -> PickleF
 
 
 class Machine:
-    """The stack machine of a pickle, over descriptions."""
+    """The stack machine of a pickle, over descriptions.
+
+    Attributes:
+        node: what it describes values by. most: opcodes that it follows.
+    """
 
     node: type[Node] = Node
+    most = MAX_OPCODES
 
     def __init__(self) -> None:
         self.facts = PickleFacts()

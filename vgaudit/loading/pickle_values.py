@@ -28,10 +28,15 @@ class Filled(Node):
         return list(zip(self.items, self.values, strict=True))
 
 
+MAX_OPCODES = 40_000_000
+"""A checkpoint of 70 billion parameters and Adam's averages, by 64 ranks, has 10⁷."""
+
+
 class Recorder(Machine):
     """The stack machine of a pickle that keeps values and states."""
 
     node = Filled
+    most = MAX_OPCODES
 
     def fill(self, items: list[Any]) -> None:
         """Adds keys and values, alternating, to the dict on top of the stack."""
