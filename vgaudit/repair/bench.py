@@ -20,7 +20,7 @@ from vgaudit.flow import GradientFlow
 from vgaudit.repair.chance import chance, constant_loss, exchanged
 from vgaudit.repair.laps import laps
 from vgaudit.repair.starts import Starts
-from vgaudit.retraining import RetrainOptions
+from vgaudit.retraining import RetrainOptions, Schedule
 from vgaudit.training import methods
 from vgaudit.training.method import Scores
 from vgaudit.training.metrics import score
@@ -30,12 +30,17 @@ from vgaudit.training.split import Feed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One training to do: an arm with a seed, of the search or (None) of the proof."""
+    """One training to do: an arm with a seed, of the search or (None) of the proof.
+
+    Attributes:
+        schedule: of the learning rate.
+    """
 
     arm: Arm
     seed: int
     rung: int | None
     length: Length
+    schedule: Schedule = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +189,7 @@ class Bench:
             epochs=length.count,
             lr=arm.lr,
             seed=seed,
+            schedule=turn.schedule,
         )
         entry = methods.entry(options)
         prepared = entry.prepare(model, self.look, options)

@@ -127,7 +127,15 @@ class Trials:
             place = f"the trial of the model as it came: {arm.name}"
             self._around.say(f"training {place}")
             length = done.trial.length
-            turn = Turn(arm=arm, seed=self._options.seed, rung=None, length=length)
+            # As torch's optimizers are without a scheduler; that also leaves a plateau
+            # sooner than a rate that falls.
+            turn = Turn(
+                arm=arm,
+                seed=self._options.seed,
+                rung=None,
+                length=length,
+                schedule="constant",
+            )
             try:
                 made = self._bench.train(turn, watcher)
             except Interrupted:
@@ -235,20 +243,21 @@ def _shown(found: Fixing, trial: Trial) -> str:
         reached = _reached(found, last.score, trial.explained[-1])
         return f"trained for {steps} {way} it reaches {reached}"
     stays = "its loss does not fall" if found.metric == "loss" else "it stays at chance"
+    failed = all(attempt.failure for attempt in trial.attempts)
     ends = ", ".join(_end(found, trial, attempt) for attempt in trial.attempts)
     beside = [("as it came", found.base), ("best constant answer", found.chance)]
     known = ", ".join(
         f"{name} {_score(found, score)}" for name, score in beside if score is not None
     )
-    return f"trained for {steps} {stays}: {ends} ({known})"
+    return f"{'' if failed else f'trained for {steps} '}{stays}: {ends} ({known})"
 
 
 def _end(found: Fixing, trial: Trial, attempt: Attempt) -> str:
     """Returns what one training came to that did not learn."""
     way = _way(trial, attempt)
     if attempt.failure:
-        why = attempt.failure.removeprefix(f"{attempt.arm}: ")
-        return f"nothing {way} ({visible(why, length=80)})"
+        why = attempt.failure.removeprefix(f"{attempt.arm}: ").split("the last: ")[-1]
+        return f"nothing {way}, as {visible(why, length=80)}"
     return f"{_score(found, attempt.score)} {way}"
 
 
@@ -263,9 +272,11 @@ def _reached(found: Fixing, score: float | None, share: float | None) -> str:
     if found.chance is None:
         return text
     text = f"{text} (best constant answer {_score(found, found.chance)})"
-    if found.metric == ACCURACY and share is not None and share >= LEARNS:
-        text += f", with a loss {percent(share)} below that of such an answer"
-    return text
+    if found.metric != ACCURACY or score is None or share is None or share < LEARNS:
+        return text
+    # Where one class is almost everything, the accuracy alone would say little.
+    plain = score - found.chance >= KNOWS * (1.0 - found.chance)
+    return text if plain else f"{text}, its loss {percent(share)} below that answer's"
 
 
 def _score(found: Fixing, score: float | None) -> str:

@@ -189,10 +189,10 @@ def _cost(done: Fixing, plan: Plan) -> Iterator[str]:
         yield f"not tried: {visible(reason, length=200)}"
     for attempt in done.attempts:
         if attempt.failure:
+            why = attempt.failure.removeprefix(f"{attempt.arm}: ")
             yield (
                 f"failed: {visible(attempt.arm)}, seed {attempt.seed}: "
-                f"{visible(attempt.failure, length=200)}; counted as the model as it "
-                "came"
+                f"{visible(why, length=200)}; counted as the model as it came"
             )
 
 

@@ -51,7 +51,8 @@ def _lead(done: Fixing) -> str:
     if done.findings:
         return f"The scan found {', '.join(map(visible, done.findings))}."
     if done.plan is None or done.trial is None:
-        return "The scan found nothing that fails."
+        held = done.split is not None and visible(done.split.how, length=300)
+        return f"{held.capitalize()}." if held else "The scan found nothing that fails."
     return (
         "The scan found nothing that fails. It was treated because of the trial: "
         f"{visible(done.trial.reason, length=300)}."
