@@ -223,7 +223,7 @@ class Recorder(TorchFunctionMode):
             out = func(*args, **kwargs)
         if self._structure:
             self._note(func, args, kwargs, out)
-        if self.replays:
+        elif self.replays:
             self._replay(func, args, out)
         return out
 
@@ -341,7 +341,9 @@ class Recorder(TorchFunctionMode):
                 self.recording.calls[node] = Call(path, name, caller(self._root))
                 if enters:
                     self.recording.entries.append(node)
-        if name in fused.KERNELS and not self._statistics:
+        if name in fused.KERNELS and self.replays:
+            fused.record(self.recording, path, name, args, out)
+        elif name in fused.KERNELS and not self._statistics:
             self.recording.unmeasured[f"{path or 'the model'}: gates"] = (
                 f"the gates inside the fused {name} kernel; its weights are measured"
             )
@@ -351,7 +353,7 @@ class Recorder(TorchFunctionMode):
             )
 
     def _replay(self, func: Callable[..., Any], args: Any, out: Any) -> None:
-        name = (name_of(func) or "").strip("_")
+        name = name_of(func).strip("_")
         if name in fused.KERNELS:
             path = self._stack[-1][1] if self._stack else ""
             fused.record(self.recording, path, name, args, out)
