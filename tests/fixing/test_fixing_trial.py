@@ -120,16 +120,22 @@ def test_a_model_that_trains_is_healthy_and_the_reason_says_how_far_it_came(
     assert learned.plan is None
 
 
-def test_what_the_scan_does_not_see_the_trial_does() -> None:
-    # The treatments are beside the point: one that does not fit ends the repair.
-    with pytest.MonkeyPatch.context() as patch:
-        few(patch, dataclasses.replace(CALM, start="rescale"))
-        patch.setattr(planning, "timed", _misfit)
-        with pytest.raises(CannotRun, match="nor a treated one can be trained"):
-            fixed(steep(), task(), OPTIONS)
+def test_what_the_scan_does_not_see_the_trial_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The treatments are beside the point: none fits, and that is told with the trial.
+    few(monkeypatch, CALM)
+    monkeypatch.setattr(planning, "timed", _misfit)
+    done = fixed(steep(), task(), OPTIONS).fixing
 
     # By hand as well, SGD leaves this net no better than one class for all.
     assert max(steps_of_sgd(steep(), rate, 120) for rate in (0.1, 0.01)) < 0.4
+    assert (done.status, done.findings) == ("nothing", ())
+    assert "neither the model as it came nor a treated one" in done.reason
+    assert done.trial is not None
+    assert "nothing by sgd at lr 0.1, as the loss is nan" in done.trial.reason
+    assert done.trial.reason in render(done, form="text")
+    assert "It was treated because of the trial" in render(done, form="html")
 
 
 def _misfit(*_args: object) -> None:

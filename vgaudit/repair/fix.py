@@ -10,7 +10,7 @@ from torch import nn
 
 from vgaudit.conversion import Edit
 from vgaudit.data.seeding import generator_for
-from vgaudit.errors import BadConfig
+from vgaudit.errors import BadConfig, CannotRewrite, CannotRun
 from vgaudit.fixing import FEWEST_SEEDS, Fixing, FixOptions
 from vgaudit.flow import Audit, GradientFlow
 from vgaudit.judge import Policy, judge
@@ -81,7 +81,13 @@ def fix(asked: Asked, ledger: Ledger, around: Surroundings) -> Repaired:
         scanned.before.flow, "it stays at chance, though no finding fails"
     )
     series = Series(bench, wanted, asked.options, ledger, around)
-    found = _tried(found, bench, series)
+    try:
+        found = _tried(found, bench, series)
+    except (CannotRewrite, CannotRun) as error:
+        if found.trial is None:
+            raise
+        # The trial has told something all the same.
+        found = verdict.ended(found, "nothing", error.message)
     if found.early or not found.kept:
         return Repaired(scanned.model, (), _placed(found, ledger))
     around.say(f"measuring {found.kept}")

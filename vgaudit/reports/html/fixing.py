@@ -50,7 +50,7 @@ def _lead(done: Fixing) -> str:
     """Returns what the repair began with: findings, or the trial of the model."""
     if done.findings:
         return f"The scan found {', '.join(map(visible, done.findings))}."
-    if done.plan is None or done.trial is None:
+    if done.status == "healthy" or done.trial is None:
         held = done.split is not None and visible(done.split.how, length=300)
         return f"{held.capitalize()}." if held else "The scan found nothing that fails."
     return (
