@@ -100,8 +100,8 @@ def test_models_treated_for_nothing_are_counted_where_no_finding_fails() -> None
 
     rows = [
         control("a", "healthy"),
-        control("b", "control"),
-        control("c", "repaired", ("VG101",)),
+        control("b", "treated"),
+        control("c", "treated", ("VG101",)),
     ]
     text = render([], rows)
 
