@@ -116,3 +116,27 @@ def test_ranks_measure_what_one_process_does(
 
     for found in together(shared, size, name, 6, parallel):
         assert not list(differences(whole, json.loads(found)))
+
+
+def cut_short(ranks: Ranks) -> tuple[int, tuple[str, ...]]:
+    """The second rank alone is asked to end, in its second batch."""
+
+    def say(phase: str) -> bool:
+        return ranks.rank == 1 and phase != "batch 2 of 6"
+
+    with joined(ranks) as group:
+        flow = probe(
+            models.build("mlp"),
+            models.batches("mlp", 6),
+            loss=models.CROSS_ENTROPY,
+            options=ProbeOptions(seed=2),
+            progress=say,
+            sharing=Sharing(group),
+        )
+    return flow.batches, flow.notes
+
+
+def test_a_rank_that_is_ended_alone_is_named() -> None:
+    for batches, notes in together(cut_short, 2):
+        assert 4 == batches
+        assert "rank 1 was ended early" in notes

@@ -21,6 +21,9 @@ from vgaudit.ranks import Ranks, launched
 SHARED = frozenset({"check", "retrain", "scan"})
 """The commands whose work several ranks share."""
 
+ENDED = (130, 143)
+"""What a command exits with that a signal ended."""
+
 PATIENCE = 60.0
 """Seconds that a rank waits for the first one to say what went wrong."""
 
@@ -46,9 +49,10 @@ class Part:
         """Waits, where this rank would end with an error before the first has spoken.
 
         torchrun ends all ranks as soon as one of them fails, and the first one may
-        have a report to write. Being ended by it is what this waits for.
+        have a report to write. Being ended by it is what this waits for. A rank that
+        was ended by a signal leaves at once: torchrun, which sent it, waits for that.
         """
-        if not self.follows or not status:
+        if not self.follows or status in (0, *ENDED):
             return
 
         def ended(_number: int, _frame: FrameType | None) -> NoReturn:

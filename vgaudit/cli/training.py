@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vgaudit.cli import jobs
+from vgaudit.cli import jobs, ranked
 from vgaudit.cli.options import FailOn
 from vgaudit.cli.process import Ending, run
 from vgaudit.cli.training_progress import Epochs
@@ -48,7 +48,9 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
             "retrain", job, limits=jobs.limits(given), watcher=view, ending=ending
         )
     done = parse(answer)
-    return done, (ending.status or TERMINATED) if done.early else 0
+    # Where another rank was ended, the first one says so for all.
+    unasked = TERMINATED if ranked.writes() else 0
+    return done, (ending.status or unasked) if done.early else 0
 
 
 def compared(done: Retraining, given: Given, typed: Sequence[str]) -> Comparison | None:

@@ -130,8 +130,12 @@ def _measure(scan: Scan, measuring: _Measuring, usable: list[int]) -> None:
             with sharing.group.failing():
                 _measure_together(scan, measuring, sharing, usable)
         else:
+            own = sharing.dealt(usable)
             with sharing.group.agreeing():
-                _measure_each(scan, measuring, sharing.dealt(usable))
+                _measure_each(scan, measuring, own)
+            if len(measuring.numbers) < len(own):
+                # The first rank may not know that another was asked to end.
+                measuring.notes.append(f"rank {sharing.group.rank} was ended early")
     measuring.exchange(sharing.group)
 
 
