@@ -23,15 +23,37 @@ from benchmarks.detection.grid import half
 from benchmarks.detection.measure import OPTIMIZERS
 from benchmarks.detection.score import Fit, Row, grown, label, lost, split
 from benchmarks.detection.train import LEARNED
+from vgaudit.rules.exploding_gradient import ExplodingGradient
+from vgaudit.rules.exploding_through_time import ExplodingThroughTime
+from vgaudit.rules.vanishing_gradient import VanishingGradient
+from vgaudit.rules.vanishing_through_time import VanishingThroughTime
 
 LOST, GROWN = -1, 1
 GATED = ("lstm", "gru", "gated-cell")
 PLAIN = ("cell", "rnn-tanh", "rnn-relu")
-SMALL = -0.7
-"""Decades a step below which the weights of a plain cell are simply small."""
+OTHERWISE = ("VG107", "VG202", "VG203")
+SMALL = VanishingThroughTime().small_step
 
-MANY = 20
-"""Steps from which a sequence has many."""
+MANY = ExplodingThroughTime().long
+RULES = (
+    VanishingGradient(),
+    VanishingThroughTime(),
+    ExplodingGradient(),
+    ExplodingThroughTime(),
+)
+THRESHOLDS = {
+    ("VG108", "gated", "sgd"): "gated_sgd_error",
+    ("VG108", "gated", "adam"): "gated_adam_error",
+    ("VG108", "sigmoid", "sgd"): "sigmoid_sgd_error",
+    ("VG108", "sigmoid", "adam"): "sigmoid_adam_error",
+    ("VG108", "plain", "sgd"): "plain_sgd_error",
+    ("VG108", "plain", "adam"): "plain_adam_error",
+    ("VG204", "fewer steps", "sgd"): "error",
+    ("VG204", "many steps", "sgd"): "error",
+    ("VG204", "fewer steps", "adam"): "adam_error",
+    ("VG204", "many steps", "adam"): "adam_long_error",
+}
+"""Rule, kind and optimizer → the threshold that such nets are judged by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +108,8 @@ def kinds(rows: Sequence[Row]) -> Iterator[Kind]:
         for rule, figure, sign in (("VG101", lost, LOST), ("VG201", grown, GROWN)):
             names: dict[str, list[tuple[Row, float]]] = {}
             for row in rows:
-                features = row["ours"]["features"]
-                if not features["through_time"] and features["attenuation"] is not None:
-                    name = features["limits"][optimizer][rule]
+                if _asked(row, optimizer):
+                    name = row["ours"]["features"]["limits"][optimizer][rule]
                     names.setdefault(name, []).append((row, figure(row)))
             for name, mine in sorted(names.items()):
                 yield _kind((rule, name, optimizer), mine, sign)
@@ -97,6 +118,17 @@ def kinds(rows: Sequence[Row]) -> Iterator[Kind]:
                 lags = [(row, lag) for row in rows for lag in _lags(row)]
                 mine = [(r, x.hi if sign < 0 else x.lo) for r, x in lags if belongs(x)]
                 yield _kind((rule, name, optimizer), mine, sign)
+
+
+def _asked(row: Row, optimizer: str) -> bool:
+    """Tells whether VG101 or VG201 has to speak of a net if it is sick.
+
+    Not where it reads a sequence, nor where a rule without kinds of nets speaks.
+    """
+    features, found = row["ours"]["features"], row["ours"]["findings"][optimizer]
+    if features["through_time"] or features["attenuation"] is None:
+        return False
+    return all(code not in OTHERWISE or level != "error" for code, level, _ in found)
 
 
 def _kind(
@@ -130,29 +162,48 @@ def learns(row: Row, optimizer: str) -> bool:
     return truth["label"] == "healthy" or late
 
 
-def said(kind: Kind) -> str:
-    """Returns one line on a kind."""
-    limit = "no limit"
-    if kind.fit is not None:
-        f = kind.fit
-        limit = f"{f.limit:g} ({f.lo:g} … {f.hi:g}), {f.errors} errors"
-    sick, well = (
-        f"{len(x)} {word} from {', '.join(f'{v:.2f}' for v in x[:4]) or '–'}"
-        for x, word in ((kind.sick, "sick"), (kind.well, "well"))
-    )
-    return f"{kind.rule} {kind.name}, {kind.optimizer}: {limit}; {sick}; {well}"
+def shipped(kind: Kind) -> float | None:
+    """Returns the limit that vgaudit ships; None where it calls no such net sick."""
+    rules = {r.code: r for r in RULES}
+    if kind.rule in ("VG101", "VG201"):
+        return float(getattr(rules[kind.rule], kind.name))
+    name = THRESHOLDS.get((kind.rule, kind.name, kind.optimizer))
+    return None if name is None else float(getattr(rules[kind.rule], name))
+
+
+def errors(kind: Kind, limit: float) -> int:
+    """Returns the misses and false alarms of a limit on a kind."""
+    sign = LOST if kind.rule in ("VG101", "VG108") else GROWN
+    missed = sum(sign * x < sign * limit for x in kind.sick)
+    return missed + sum(sign * x >= sign * limit for x in kind.well)
+
+
+def table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
+    """Yields the cells of each kind: what is shipped, its gap, and its errors."""
+    for kind in kinds(rows):
+        limit, f = shipped(kind), kind.fit
+        yield (
+            kind.rule,
+            kind.name.removesuffix("_error").replace("_", " "),
+            kind.optimizer,
+            "–" if limit is None else f"{limit:g}",
+            "–" if f is None else f"{f.lo:.2f} … {f.hi:.2f}",
+            str(errors(kind, math.copysign(math.inf, -1) if limit is None else limit)),
+            "–" if f is None else str(f.errors),
+            f"{len(kind.sick)} / {len(kind.well)}",
+        )
 
 
 def main() -> None:
-    """Prints one line a kind and optimizer."""
+    """Prints what stands in the table of the page."""
     text = Path(__file__).with_name("results.jsonl").read_text()
     rows = [
         row
         for row in map(json.loads, text.splitlines())
         if half(row["name"]) != "report"
     ]
-    for kind in kinds(rows):
-        sys.stdout.write(said(kind) + "\n")
+    for cells in table(rows):
+        sys.stdout.write("  ".join(cells) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from benchmarks.detection import score
+from benchmarks.detection import limits, score
 from benchmarks.detection.grid import UNSEEN
 from benchmarks.detection.score import GROUPS, Judge, Row, Tally, wilson
 
@@ -27,18 +27,19 @@ def render(rows: Sequence[Row]) -> str:
     first = [r for r in rows if r["half"] != "report"]
     second = [r for r in rows if r["half"] == "report"]
     fits = {k: {g: score.fit(first, k, g) for g in GROUPS} for k in KINDS}
-    limits = {
+    fitted = {
         k: {g: f.limit if f else score.DEFAULTS[k][g] for g, f in each.items()}
         for k, each in fits.items()
     }
     judges: dict[str, Judge] = {
         "vgaudit": score.ours(("error",), None),
-        "vgaudit, as fitted": score.ours(("error",), limits),
+        "vgaudit, as fitted": score.ours(("error",), fitted),
         **{name: score.peer(name) for name in TOOLS},
     }
     parts = [
         _labels(rows),
         _fits(fits),
+        _kinds(first),
         _own(first, judges),
         *(_rates(second, group, judges) for group in ("any", *GROUPS)),
         _places(second, judges),
@@ -90,6 +91,12 @@ def _fits(fits: dict[str, dict[str, score.Fit | None]]) -> str:
     head = ("optimizer", "group", "default", "fitted", "equally good", "errors")
     table = _table((*head, "sick / healthy"), body())
     return f"### Thresholds, on the models that limits were fitted on\n\n{table}"
+
+
+def _kinds(rows: Sequence[Row]) -> str:
+    head = ("rule", "kind of net", "optimizer", "limit", "gap", "its errors", "fewest")
+    table = _table((*head, "sick / well"), limits.table(rows))
+    return f"### Limits by the kind of net, on the same models\n\n{table}"
 
 
 def _share(pair: tuple[int, int]) -> str:
