@@ -73,6 +73,19 @@ def test_weights_are_small_where_each_step_loses_much(steps: int, name: str) -> 
     assert found["VG108", name, "sgd"].well == (-6.0,)
 
 
+def test_what_is_left_out_is_judged_by_the_others() -> None:
+    rows = [row("vanishing", "lstm", x) for x in (-9.0, -8.0, -3.0)]
+    rows += [row("healthy", "lstm", x) for x in (-4.0, -2.0)]
+    fit = kinds_of(rows)["VG108", "gated", "sgd"].fit
+    alone = limits.left_out(rows, lambda one: str(one["name"]))
+
+    assert fit is not None
+    assert (fit.limit, fit.errors) == (-6.0, 1)
+    # Without −3 the limit is −6, and without −4 it is −2.5: both are misjudged then,
+    # under either optimizer.
+    assert alone == 2 * 2
+
+
 def test_no_limit_that_ships_makes_more_errors_than_the_fitted_one() -> None:
     stored = [json.loads(line) for line in STORED.read_text().splitlines()]
     rows = [r for r in stored if half(r["name"]) != "report"]
