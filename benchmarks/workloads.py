@@ -91,6 +91,21 @@ WORKLOADS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 }
 
 
+def wide(dtype: str, width: int, *, layers: int, samples: int) -> Workload:
+    """Returns a sigmoid network in one type, made without another copy of it."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model, _ = mlp(layers, width, 1)
+        model = model.to(getattr(torch, dtype)).to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=width**-0.5)
+    x = torch.randn(samples, width, dtype=getattr(torch, dtype))
+    with torch.no_grad():
+        out = model.train()(x)
+    return Workload(model, x, torch.randn_like(out))
+
+
 def workload(name: str) -> Workload:
     """Returns a workload, the same one in every process."""
     return prepared(WORKLOADS[name])

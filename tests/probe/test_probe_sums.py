@@ -149,7 +149,7 @@ def test_shifted_values_have_the_right_deviation(
     values = (mean + std * noise(size, 4).double()).float()
     seen = observe(
         "act", KNOWN["relu"], (values, values, lambda: values), axis=-1, samples=size
-    ).sums()
+    ).sums({})
 
     exact = values.double()
     moments = seen.input.moments()
@@ -163,7 +163,7 @@ def test_constant_values_have_no_deviation() -> None:
     values = torch.full((1000, 3), 0.1)
     seen = observe(
         "act", KNOWN["tanh"], (values, values, lambda: values), axis=-1, samples=9
-    ).sums()
+    ).sums({})
 
     assert seen.input.moments().std == pytest.approx(0.0, abs=1e-8)
 
@@ -179,7 +179,7 @@ def sums_of(z: Tensor, name: str) -> ActivationSums:
     slope = known.slope
     return observe(
         "act", known, (z, out, lambda: slope(z, out)), axis=-1, samples=z.shape[0]
-    ).sums()
+    ).sums({})
 
 
 @given(

@@ -25,28 +25,40 @@ class Attributes:
             (module, type(module), module.training, dict(module.__dict__))
             for module in modules
         ]
-        self._contents: dict[int, tuple[Any, Any]] = {}
+        self._contents: list[tuple[Any, Any]] = []
+        # Most are tables of hooks without any, a dozen in each module.
+        self._empty: list[Any] = []
         numpy = sys.modules.get("numpy")
         self._array: Any = numpy.ndarray if numpy else ()
+        seen: set[int] = set()
         for *_, attributes in self._modules:
-            self._keep(attributes.values())
+            self._keep(attributes.values(), seen)
 
-    def _keep(self, values: Iterable[Any]) -> None:
+    def _keep(self, values: Iterable[Any], seen: set[int]) -> None:
         """Copies all containers that can be reached, each once."""
         waiting = list(values)
         while waiting:
             value = waiting.pop()
             if isinstance(value, tuple):
                 waiting.extend(value)
-            elif id(value) in self._contents:
+            elif not isinstance(value, (*_CONTAINERS, self._array)):
                 continue
-            elif isinstance(value, _CONTAINERS):
-                content = list(value.items() if isinstance(value, dict) else value)
-                self._contents[id(value)] = value, content
-                inner = value.values() if isinstance(value, dict) else value
-                waiting.extend(inner)
-            elif isinstance(value, self._array):
-                self._contents[id(value)] = value, value.copy()
+            elif id(value) not in seen:
+                seen.add(id(value))
+                waiting.extend(self._copied(value))
+
+    def _copied(self, value: Any) -> Iterable[Any]:
+        """Notes what one container holds, and returns what may be containers in it."""
+        if isinstance(value, self._array):
+            self._contents.append((value, value.copy()))
+            return ()
+        if not value:
+            self._empty.append(value)
+            return ()
+        pairs = isinstance(value, dict)
+        self._contents.append((value, list(value.items() if pairs else value)))
+        inner: Iterable[Any] = value.values() if pairs else value
+        return inner
 
     def spare_tensors(self) -> None:
         """Puts clones in the place of tensors that are plain attributes."""
@@ -65,7 +77,10 @@ class Attributes:
             module.__dict__.update(attributes)
             if module.training is not training:  # a script keeps it elsewhere
                 module.training = training
-        for value, content in self._contents.values():
+        for value in self._empty:
+            if value:
+                value.clear()
+        for value, content in self._contents:
             if isinstance(value, self._array):
                 value[...] = content
             elif _differs(value, content):

@@ -17,7 +17,7 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from vgaudit.probe import activations, dropout
-from vgaudit.probe.activations import by_autograd_of
+from vgaudit.probe.activations import Activation, Slope, by_autograd_of
 from vgaudit.probe.graph import Graph
 from vgaudit.probe.observe import observe
 from vgaudit.probe.recording import Recording, Visit
@@ -25,11 +25,26 @@ from vgaudit.probe.tensors import wide
 
 
 @dataclass(frozen=True, slots=True)
+class _Known:
+    """An activation in one call: what is known of it, and whether it is in place."""
+
+    activation: Activation
+    inplace: bool
+    slope: Slope | None
+
+
+@dataclass(slots=True)
 class _Role:
-    """What a torch function may be, by its name alone."""
+    """What a torch function may be, by its name alone.
+
+    Attributes:
+        drops: it may drop values out. activates: it may be an activation.
+        alone: what it is in a call with one argument.
+    """
 
     drops: bool
     activates: bool
+    alone: _Known | None = None
 
 
 _PLAIN = _Role(drops=False, activates=False)
@@ -85,48 +100,75 @@ class Follower(TorchFunctionMode):
             args, kwargs = dropout.without_dropout(func, args, kwargs)
         if self.backward or not role.activates:
             return func(*args, **kwargs)
-        return self._call(func, args, kwargs)
+        return self._call(role, func, args, kwargs)
 
     def _call(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        role: _Role,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
-        activation = activations.canonical(func, args, kwargs)
         if "input" in kwargs:
             args, kwargs = activations.positional(args, kwargs)
+        known = _known(role, func, args, kwargs)
         given = args[0] if args else None
-        if activation is None or not isinstance(given, Tensor):
+        if known is None or not isinstance(given, Tensor):
             return func(*args, **kwargs)
         if torch._C._functorch.is_functorch_wrapped_tensor(given):
             return func(*args, **kwargs)
-        inplace = activations.is_inplace(func, kwargs, args)
-        z = given.detach().clone() if inplace else given.detach()
+        z = given.detach().clone() if known.inplace else given.detach()
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor) or out.shape != z.shape or z.numel() == 0:
             return out
         number = len(self._made)
         visit = self._visits[number] if number < len(self._visits) else None
-        if visit is None or visit.kind != activation.name:
+        if visit is None or visit.kind != known.activation.name:
             self._lost = True
             return out
         self._made.append(out.grad_fn)
-        if not visit.key:
-            return out
-        form = activations.slope_of(activation, kwargs)
-        if form is None:
-            again = activations.call_without_inplace(func, args, kwargs)
-            form = by_autograd_of(again)
+        if visit.key:
+            form = known.slope
+            if form is None:
+                again = activations.call_without_inplace(func, args, kwargs)
+                form = by_autograd_of(again)
+            self._observe(visit, known.activation, (z, out.detach()), form)
+        return out
+
+    def _observe(
+        self,
+        visit: Visit,
+        activation: Activation,
+        values: tuple[Tensor, Tensor],
+        form: Slope,
+    ) -> None:
         with torch._C.DisableTorchFunction():
-            z, seen = wide(z), wide(out.detach())
+            z, out = wide(values[0]), wide(values[1])
             self.recording.observations.append(
                 observe(
                     visit.key,
                     activation,
-                    (z, seen, lambda: form(z, seen)),
+                    (z, out, lambda: form(z, out)),
                     axis=visit.axis,
                     samples=self._samples,
                 )
             )
-        return out
+
+
+def _known(
+    role: _Role, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> _Known | None:
+    alone = len(args) == 1 and not kwargs
+    if alone and role.alone is not None:
+        return role.alone
+    activation = activations.canonical(func, args, kwargs)
+    if activation is None:
+        return None
+    inplace = activations.is_inplace(func, kwargs, args)
+    known = _Known(activation, inplace, activations.slope_of(activation, kwargs))
+    if alone:
+        role.alone = known
+    return known
 
 
 def _role(func: Callable[..., Any]) -> _Role:

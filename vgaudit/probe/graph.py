@@ -44,16 +44,35 @@ def read(outputs: Sequence[Tensor]) -> Graph:
     """Returns the graph behind ``outputs``; iterative, so any depth works."""
     graph = Graph([], [], [], (), {}, {})
     roots = []
+    kind = _Kinds()
     for output in outputs:
         node = output.grad_fn
         if node is not None:
-            _collect(node, graph)
+            _collect(node, graph, kind)
             roots.append(graph.index[node])
     graph.roots = tuple(dict.fromkeys(roots))
     return graph
 
 
-def _collect(root: Node, graph: Graph) -> None:
+class _Kinds:
+    """Bare names of nodes, looked up once for each class of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[type[Node], str] = {}
+
+    def __call__(self, node: Node) -> str:
+        """Returns the bare name of a node's operation."""
+        kind = self._known.get(type(node))
+        if kind is None:
+            name = node.name()
+            kind = operations.kind(name)
+            # What Python has no class for is all of one class.
+            if name.rpartition("::")[2] == type(node).__name__:
+                self._known[type(node)] = kind
+        return kind
+
+
+def _collect(root: Node, graph: Graph, kind: _Kinds) -> None:
     stack = [root]
     fresh: list[Node] = []
     nexts: list[list[Node]] = []
@@ -63,7 +82,7 @@ def _collect(root: Node, graph: Graph) -> None:
             continue
         graph.index[node] = len(graph.nodes)
         graph.nodes.append(node)
-        graph.kinds.append(operations.kind(node.name()))
+        graph.kinds.append(kind(node))
         fresh.append(node)
         following = [c for c in operations.following(node) if c is not None]
         nexts.append(following)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ _LIFT = 2.0**100
 # One float32 dot product drifts with its length: 1e-5 at 6·10⁶ elements, where
 # blocks of this size stay below 1e-6 at no cost.
 _BLOCK = 1 << 17
+# Squares may be taken of values whose mean is at most so many deviations away.
+NEAR = 4.0
 
 
 def norm(tensor: Tensor, *, near: Tensor | float = 1.0) -> Tensor | float:
@@ -89,6 +91,44 @@ def squares_of(values: Tensor) -> float:
     return math.fsum(torch.dot(part, part).item() for part in _blocks(values))
 
 
+def mean_and_deviation(tensor: Tensor) -> tuple[float, float]:
+    """Returns the mean and the standard deviation (of all, not n − 1) in float64.
+
+    On the CPU block by block, so that what is widened stays in the cache. There the
+    deviation is that from the mean, or, where the mean is within a few deviations of
+    zero, Σx² − n·mean², which loses nothing in float64.
+    """
+    if not tensor.is_cpu or tensor.layout is not torch.strided:
+        wide = tensor.double()
+        return float(wide.mean()), float(wide.std(correction=0))
+    values, count = flat(tensor), tensor.numel()
+    taken = [_sum_and_squares(part) for part in _wide_blocks(values)]
+    mean = math.fsum(total for total, _ in taken) / count
+    raised = count * mean * mean
+    squares = math.fsum(square for _, square in taken) - raised
+    if not squares * NEAR * NEAR > raised:
+        squares = math.fsum(squares_of(part - mean) for part in _wide_blocks(values))
+    return mean, math.sqrt(squares / count)
+
+
+def _sum_and_squares(values: Tensor) -> tuple[float, float]:
+    return values.sum().item(), torch.dot(values, values).item()
+
+
+def _wide_blocks(values: Tensor) -> Iterator[Tensor]:
+    """Yields the values in float64, block by block; each may take the last one's place.
+
+    To widen a whole tensor takes ten times as long, and more memory than it has.
+    """
+    parts = _blocks(values)
+    if values.dtype is torch.float64:
+        yield from parts
+        return
+    room = torch.empty(len(parts[0]), dtype=torch.float64)
+    for part in parts:
+        yield room[: len(part)].copy_(part)
+
+
 def _blocks(values: Tensor) -> Sequence[Tensor]:
     """Returns parts of nearly equal size, of at most ``_BLOCK`` values."""
     count = -(-values.numel() // _BLOCK)
@@ -122,7 +162,9 @@ def _in_memory_order(tensor: Tensor) -> Tensor:
 def _norm_float64(tensor: Tensor) -> float:
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
-    return float(torch.linalg.vector_norm(tensor.double()))
+    # Not math.fsum, which fails where a sum of finite numbers is infinite.
+    parts = _wide_blocks(flat(tensor))
+    return math.sqrt(sum(torch.dot(part, part).item() for part in parts))
 
 
 def total(parts: list[Tensor | float]) -> Tensor | float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,10 @@ from torch import Tensor
 
 from vgaudit.probe import norms
 from vgaudit.probe.activations import SATURATION, Activation
+from vgaudit.probe.norms import NEAR
 from vgaudit.probe.sums import ActivationSums, MomentSums
 
-# Squares may be taken of values whose mean is at most so many deviations away.
-_NEAR = 4.0
-# And of those that are at least this far from one half.
+# The spread follows from slopes of values that are at least this far from one half.
 _REST = 1e-3
 _COUNTABLE = 1 << 24
 _FLOATS = struct.Struct("ff")
@@ -48,11 +47,17 @@ class Observation:
     samples: int
     alive: Tensor | int | None
 
-    def sums(self) -> ActivationSums:
-        """Returns the same as mergeable sums; waits for the device."""
+    def sums(self, full: dict[int, Tensor]) -> ActivationSums:
+        """Returns the same as mergeable sums; waits for the device.
+
+        Args:
+            full: number of units → flags of so many units that are alive.
+        """
         alive = self.alive
         if isinstance(alive, int):
-            alive = torch.ones(alive, dtype=torch.bool)
+            if alive not in full:
+                full[alive] = torch.ones(alive, dtype=torch.bool)
+            alive = full[alive]
         n = self.numbers.tolist() if isinstance(self.numbers, Tensor) else self.numbers
         return ActivationSums(
             activation=self.activation,
@@ -92,6 +97,12 @@ def observe(
     else:
         numbers, alive = _on_host(activation, z, out, slope, axis)
     return Observation(key, activation, numbers, z.numel(), samples, alive)
+
+
+def sums_of(observations: Iterable[Observation]) -> dict[str, ActivationSums]:
+    """Returns the sums of every call, by its key."""
+    full: dict[int, Tensor] = {}
+    return {seen.key: seen.sums(full) for seen in observations}
 
 
 # ------------------------------------------------------------------ device
@@ -225,7 +236,7 @@ def _of_sigmoid(flat: Tensor, slope: Tensor) -> tuple[float, float]:
     offset = mean - 0.5
     raised = count * offset * offset
     squares = spread - raised
-    if spread > _REST * count and squares * _NEAR * _NEAR > raised:
+    if spread > _REST * count and squares * NEAR * NEAR > raised:
         return mean, squares
     return _mean_and_squares(flat)
 
@@ -283,6 +294,6 @@ def _mean_and_squares(flat: Tensor) -> tuple[float, float]:
     mean: float = flat.sum().item() / count
     raised = count * mean * mean
     squares = norms.squares_of(flat) - raised
-    if not squares * _NEAR * _NEAR > raised:
+    if not squares * NEAR * NEAR > raised:
         squares = norms.squares_of(flat - mean)
     return mean, squares

@@ -171,7 +171,8 @@ def behind(node: Node | None, number: int) -> tuple[Node | None, int]:
 
     FSDP2 puts such nodes where a block begins, to know when its backward pass ends.
     """
-    while node is not None and node.name() == _HANDED_ON:
+    # Of a function written in Python, as this is, the name is that of its class.
+    while type(node).__name__ == _HANDED_ON and node is not None:
         node, number = node.next_functions[number]
     return node, number
 

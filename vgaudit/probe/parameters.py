@@ -13,6 +13,10 @@ from vgaudit.probe import norms
 Figure = Tensor | float
 
 
+class InParts(Exception):
+    """More came to a parameter whose gradient had been looked at and let go."""
+
+
 @dataclass(slots=True)
 class ParameterFigures:
     """Gradient of one parameter on one batch; ``zeros`` is NaN if not counted."""
@@ -46,6 +50,17 @@ class Gradients:
             new = gradient.detach().clone() if before is None else before + gradient
             self._held[name] = new
             return
+        size, zeros = self._look(gradient)
+        self._note(name, size, zeros, _nonfinite(gradient, size))
+
+    def take(self, name: str, gradient: Tensor) -> None:
+        """Takes a whole gradient that is let go afterwards.
+
+        Raises:
+            InParts: it was not the whole: there had been one before.
+        """
+        if name in self._figures:
+            raise InParts(name)
         size, zeros = self._look(gradient)
         self._note(name, size, zeros, _nonfinite(gradient, size))
 

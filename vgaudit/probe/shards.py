@@ -68,9 +68,14 @@ class Shards(Twin):
         for parameter in self._kept.values():
             parameter.grad = None
 
-    def figures(self, *, zeros: bool) -> dict[str, ParameterFigures]:
+    @contextlib.contextmanager
+    def listening(self, *, zeros: bool) -> Iterator[Gradients]:
+        """Gives what the hooks on the gathered parameters add to."""
+        yield self._gradients
+
+    def figures(self, gradients: Gradients) -> dict[str, ParameterFigures]:
         """Returns the gradient of every parameter that got one."""
-        return self._gradients.read()
+        return gradients.read()
 
     def fill(self, name: str, values: Tensor) -> None:
         """Gives a weight other values, on all ranks."""

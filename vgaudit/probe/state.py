@@ -13,22 +13,21 @@ import contextlib
 import random
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import DisableTorchFunction
 
 from vgaudit.data.attributes import Attributes
 from vgaudit.distributed.sharding import local, whole_norms
 from vgaudit.errors import CannotRun
 from vgaudit.probe import norms
+from vgaudit.probe.clones import PAGE, clone_of
 from vgaudit.probe.naming import class_of
 from vgaudit.probe.parameters import Gradients, ParameterFigures
-
-_WORTH_SHARING = 1 << 20
-"""Bytes from which a clone shares memory with its original until one is written to."""
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 # Other libraries put the model's name in front: SwinDropPath, StableDropout.
@@ -193,6 +192,8 @@ class Twin:
         state: name → clone; tied tensors share a clone.
         weights: the cloned parameters, with the norms that the user's have.
         quantized: some layers are quantised: their weights are no parameters.
+        holding: gradients are kept until the backward pass has ended, because some
+            come in several parts.
         sharded: the parameters are spread over ranks, which take each step together.
     """
 
@@ -207,6 +208,8 @@ class Twin:
         unfreeze: bool = False,
     ) -> None:
         self.state: dict[str, Tensor] = {}
+        self.holding = False
+        self._listener: Gradients | None = None
         self.weights = weights_of(model)
         self.quantized = any(
             ".quantized" in type(module).__module__ for module in model.modules()
@@ -214,7 +217,7 @@ class Twin:
         clones: dict[int, Tensor] = {}
         for name, tensor in _named_tensors(model):
             if id(tensor) not in clones:
-                clones[id(tensor)] = _clone(
+                clones[id(tensor)] = clone_of(
                     tensor, device=device, dtype=dtype, unfreeze=unfreeze
                 )
             self.state[name] = clones[id(tensor)]
@@ -232,6 +235,11 @@ class Twin:
     def standing_in(self, model: nn.Module) -> Iterator[None]:
         """Puts the clones in place of the model's own tensors for a while."""
         replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(self._arrived(name))
+            for name, parameter in self.parameters.items()
+            if parameter.requires_grad and _worth_letting_go(parameter)
+        ]
         try:
             for path, module in model.named_modules(remove_duplicate=False):
                 prefix = f"{path}." if path else ""
@@ -245,6 +253,22 @@ class Twin:
         finally:
             for table, name, tensor in reversed(replaced):
                 table[name] = tensor
+            for hook in hooks:
+                hook.remove()
+
+    def _arrived(self, name: str) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:
+            listener = self._listener
+            if listener is None or self.holding:
+                return
+            with DisableTorchFunction():
+                gradient = parameter.grad
+                # On a device, what is not finite is counted once the norms are read.
+                if gradient is not None and gradient.is_cpu:
+                    listener.take(name, gradient)
+                    parameter.grad = None
+
+        return hook
 
     @contextlib.contextmanager
     def shielding(self, leaves: Iterable[Tensor]) -> Iterator[None]:
@@ -264,22 +288,46 @@ class Twin:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def figures(self, *, zeros: bool) -> dict[str, ParameterFigures]:
-        """Returns the gradient of every parameter that got one.
+    @contextlib.contextmanager
+    def listening(self, *, zeros: bool) -> Iterator[Gradients]:
+        """Looks at each gradient when it is complete, and lets go of it.
+
+        So a pass has room for one gradient, not for those of all weights, and looks
+        at it while it is in the cache.
 
         Args:
             zeros: count the exact zeros too, which costs more than the norm.
         """
-        gradients = Gradients(zeros=zeros)
+        self._listener = gradients = Gradients(zeros=zeros)
+        try:
+            yield gradients
+        finally:
+            self._listener = None
+
+    def figures(self, gradients: Gradients) -> dict[str, ParameterFigures]:
+        """Returns the gradient of every parameter that got one.
+
+        Args:
+            gradients: those that were listened to.
+        """
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
                 gradients.keep(name, parameter.grad)
-        return gradients.read()
+        found = gradients.read()
+        return {name: found[name] for name in self.parameters if name in found}
 
     @torch.no_grad()
     def fill(self, name: str, values: Tensor) -> None:
         """Gives a weight other values."""
         self.parameters[name].copy_(values)
+
+
+def _worth_letting_go(parameter: Tensor) -> bool:
+    """Tells whether a gradient takes enough memory to be looked at on its own.
+
+    Many small ones are looked at in less time one after another.
+    """
+    return parameter.numel() * parameter.element_size() >= PAGE
 
 
 def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -291,43 +339,6 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, value in module.__dict__.items():
             if isinstance(value, Tensor):
                 yield prefix + name, value
-
-
-def _clone(
-    tensor: Tensor, *, device: torch.device, dtype: torch.dtype | None, unfreeze: bool
-) -> Tensor:
-    target = tensor.dtype
-    if dtype is not None and tensor.is_complex():
-        target = dtype.to_complex()
-    elif dtype is not None and tensor.is_floating_point():
-        target = dtype
-    clone = _shared(tensor, device, target)
-    if clone is None:
-        clone = tensor.detach().to(device=device, dtype=target, copy=True)
-    if not isinstance(tensor, nn.Parameter):
-        return clone.requires_grad_(tensor.is_leaf and tensor.requires_grad)
-    floating = clone.is_floating_point() or clone.is_complex()
-    wanted = floating and (tensor.requires_grad or unfreeze)
-    return nn.Parameter(clone, requires_grad=wanted)
-
-
-def _shared(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-    """Returns a clone that takes memory only when it or the original is written to.
-
-    None where that saves little, or torch cannot do it: for memory of other libraries,
-    and for parts of a larger storage, all of which would be copied then.
-    """
-    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
-    if not plain or tensor.dtype != dtype or tensor.is_meta or tensor.is_quantized:
-        return None
-    size = tensor.numel() * tensor.element_size()
-    here = tensor.device == torch.empty(0, device=device).device
-    if not here or size < _WORTH_SHARING or tensor.untyped_storage().nbytes() != size:
-        return None
-    try:
-        return torch._lazy_clone(tensor.detach())
-    except RuntimeError:
-        return None
 
 
 @contextlib.contextmanager

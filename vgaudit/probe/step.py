@@ -26,7 +26,8 @@ from vgaudit.probe.forward import (
 )
 from vgaudit.probe.gauges import Gauges, root_sum_square
 from vgaudit.probe.lags import SAMPLES, Lags
-from vgaudit.probe.parameters import ParameterFigures
+from vgaudit.probe.observe import sums_of
+from vgaudit.probe.parameters import InParts, ParameterFigures
 from vgaudit.probe.recording import Habits, Recording
 from vgaudit.probe.state import Twin
 from vgaudit.probe.sums import ActivationSums
@@ -90,6 +91,18 @@ def measure(
             gradients, and take histograms.
     """
     turn = _Turn(number, tuple(known), zeros, start=_start(setting, number, known))
+    try:
+        return _measured(setting, batch, turn)
+    except InParts:
+        setting.twin.holding = True
+        return _measured(setting, batch, turn)
+
+
+def _measured(
+    setting: Setting, batch: Batch, turn: _Turn
+) -> tuple[Measured, Blueprint]:
+    """Returns what ``measure`` does, where gradients come as a whole or are held."""
+    number, known, zeros = turn.number, turn.known, turn.zeros
     result = None
     quick = turn.start is None and not zeros and not setting.twin.sharded
     if quick and len(known) == 1:
@@ -137,6 +150,8 @@ def _following(
     follower = Follower(known.visits, samples=batch.size)
     try:
         found = _attempt(setting, batch, _Turn(number, (known,), False), follower)
+    except InParts:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -198,7 +213,10 @@ def _attempt(
             )
             blueprint.recurrent |= bool(measured.recurrences)
         attach(gauges, blueprint, nodes, heads, merges=zeros or not known)
-        with twin.shielding(nodes.leaves.values()):
+        with (
+            twin.shielding(nodes.leaves.values()),
+            twin.listening(zeros=zeros) as gradients,
+        ):
             cotangents = _backward(setting, heads, loss, turn.number)
     measured.at, measured.through = gauges.read()
     measured.reference = _reference(blueprint, measured.at, cotangents, heads)
@@ -206,7 +224,7 @@ def _attempt(
     measured.variation = _variation(output, batch.size)
     measured.input_mean, measured.input_std = _input_moments(batch)
     measured.activations = _activations(recorder.recording, blueprint)
-    measured.parameters = twin.figures(zeros=zeros)
+    measured.parameters = twin.figures(gradients)
     if measured.recomputed:
         blueprint.visits = None  # a follower sees no modules, and so no segments
     return measured, blueprint
@@ -216,7 +234,7 @@ def _activations(
     recording: Recording, blueprint: Blueprint
 ) -> dict[str, ActivationSums]:
     """Returns the statistics of every activation call."""
-    found = {seen.key: seen.sums() for seen in recording.observations}
+    found = sums_of(recording.observations)
     gates = {row.activation for row in blueprint.rows if row.gate}
     for key, sums in found.items():
         sums.gate = key in gates
@@ -294,6 +312,8 @@ def _backward(
             for place, head in enumerate(heads)
         ]
         torch.autograd.backward(heads, vectors)
+    except InParts:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -362,6 +382,5 @@ def _variation(outputs: list[Tensor], samples: int) -> float | None:
 def _input_moments(batch: Batch) -> tuple[float | None, float | None]:
     for tensor in tensors_in((batch.args, batch.kwargs)):
         if tensor.is_floating_point() and tensor.numel() > 1:
-            values = tensor.detach().double()
-            return float(values.mean()), float(values.std(correction=0))
+            return norms.mean_and_deviation(tensor.detach())
     return None, None

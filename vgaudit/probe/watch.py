@@ -31,6 +31,7 @@ from vgaudit.probe.capture import Recorder
 from vgaudit.probe.environment import run_facts
 from vgaudit.probe.gauges import Gauges, root_sum_square
 from vgaudit.probe.naming import class_of
+from vgaudit.probe.observe import sums_of
 from vgaudit.probe.parameters import Gradients
 from vgaudit.probe.placing import dtype_name, own_dtype
 from vgaudit.probe.shards import mark_blocks
@@ -355,7 +356,7 @@ class _Pass:
             at=at,
             through=through,
         )
-        done.activations = {seen.key: seen.sums() for seen in recording.observations}
+        done.activations = sums_of(recording.observations)
         done.called, done.used = set(recording.calls_of), self.used
         done.parameters = self.gradients.read(scale=self.scale)
         done.recurrences = recording.recurrences

@@ -12,6 +12,7 @@ from vgaudit.probe.deep.energy import Energy, Factor, Jump, propagate
 from vgaudit.probe.deep.factors import Measured
 from vgaudit.probe.deep.live import Live
 from vgaudit.probe.interval import decades
+from vgaudit.probe.observe import sums_of
 from vgaudit.probe.sums import ActivationSums
 
 _LN10 = math.log(10)
@@ -32,7 +33,7 @@ class Theory:
         self._live = live
         graph, blueprint = live.graph, live.blueprint
         recording = live.recorder.recording
-        self._sums = {seen.key: seen.sums() for seen in recording.observations}
+        self._sums = sums_of(recording.observations)
         kinds = {site.key: site.kind for site in recording.sites.values()}
         free = DataFree(graph, blueprint, live.setting.twin.parameters, kinds)
         self._factor: Factor = Measured(graph)
