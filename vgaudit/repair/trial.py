@@ -180,7 +180,7 @@ class Trials:
         if trial.length.steps < min(FEWEST_STEPS, most):
             return (
                 "the trial, which may take a tenth of the budget, was too short to "
-                "tell whether it trains"
+                "tell whether it trains (a larger --budget gives it more)"
             )
         if found.metric != "loss" or found.base is None:
             return ""
