@@ -105,16 +105,25 @@ def scan(record: dict[str, Any], parent: Parent) -> Any:
 
 
 @contextlib.contextmanager
-def _among_ranks(parent: Parent, device: str) -> Iterator[Group | None]:
-    """Meets the other ranks for the time of a task, where there are any."""
+def _among_ranks(
+    parent: Parent, device: str, *, longer: float = 0.0
+) -> Iterator[Group | None]:
+    """Meets the other ranks for the time of a task, where there are any.
+
+    Args:
+        parent: told of it, and of ranks that are lost.
+        device: where the task runs.
+        longer: seconds beyond the usual ones that a rank may wait for another.
+    """
     ranks = launched()
     if ranks is None:
         yield None
         return
     from vgaudit.distributed import joined
+    from vgaudit.distributed.group import TIMEOUT
 
     parent(f"waiting for {ranks.size} ranks")
-    with joined(ranks, device, lost=parent.lost) as group:
+    with joined(ranks, device, timeout=TIMEOUT + longer, lost=parent.lost) as group:
         yield group
 
 
@@ -164,6 +173,7 @@ def fix(record: dict[str, Any], parent: Parent) -> Any:
     from vgaudit.fixing import FixOptions
     from vgaudit.judge import Policy
     from vgaudit.repair.job import FixJob, run
+    from vgaudit.training.crew import Crew
     from vgaudit.training.retrain import Listener
     from vgaudit.training.signals import asked_to_stop
 
@@ -178,7 +188,10 @@ def fix(record: dict[str, Any], parent: Parent) -> Any:
         listener = Listener(
             say=parent, report=parent.report, stop=lambda: asked() or parent.stopping
         )
-        return run(job, listener)
+        # Each waits for the longest of the trainings that run beside its own.
+        budget, device = job.options.budget, job.scan.probe.device
+        with _among_ranks(parent, device, longer=2 * budget) as group:
+            return run(job, listener, Crew(group))
 
 
 def convert(record: dict[str, Any], progress: Progress) -> Any:

@@ -13,6 +13,7 @@ from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.judge import DEFAULT, Policy
 from vgaudit.repair.fix import Asked, Repaired, fix
 from vgaudit.repair.ledger import Ledger
+from vgaudit.repair.sharing import ONE, Sharing
 from vgaudit.retraining import Progress, RetrainOptions
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.opening import samples_of
@@ -85,6 +86,7 @@ def fixed(
     resume: bool = False,
     stop: Stop | None = None,
     policy: Policy = DEFAULT,
+    sharing: Sharing = ONE,
 ) -> Repaired:
     """Repairs a copy of a model."""
     own, _ = copied(model)
@@ -101,4 +103,4 @@ def fixed(
     around = Surroundings(resume=resume, stop=stop, report=stop.report)
     if folder is not None:
         folder.mkdir(exist_ok=True)
-    return fix(asked, Ledger(folder), around)
+    return fix(asked, Ledger(folder), around, sharing)

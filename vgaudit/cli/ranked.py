@@ -18,7 +18,7 @@ from typing import NoReturn
 from vgaudit.errors import BadConfig
 from vgaudit.ranks import Ranks, launched
 
-SHARED = frozenset({"check", "retrain", "scan"})
+SHARED = frozenset({"check", "fix", "retrain", "scan"})
 """The commands whose work several ranks share."""
 
 ENDED = (130, 143)

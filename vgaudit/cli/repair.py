@@ -9,7 +9,7 @@ from typing import Any
 
 from vgaudit.cli import jobs
 from vgaudit.cli.process import Ending, run
-from vgaudit.cli.training import TERMINATED, folder_made
+from vgaudit.cli.training import ended, folder_made
 from vgaudit.cli.training_progress import Epochs
 from vgaudit.errors import BadConfig
 from vgaudit.fixing import Fixing, FixOptions
@@ -47,7 +47,7 @@ def repaired(given: Given, typed: Sequence[str]) -> tuple[Fixing, int]:
         answer = run("fix", job, limits=jobs.limits(given), watcher=view, ending=ending)
     done = parse(answer)
     if done.early:
-        return done, ending.status or TERMINATED
+        return done, ended(ending)
     return done, UNREPAIRED if done.status == "nothing" else 0
 
 

@@ -48,9 +48,15 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
             "retrain", job, limits=jobs.limits(given), watcher=view, ending=ending
         )
     done = parse(answer)
-    # Where another rank was ended, the first one says so for all.
-    unasked = TERMINATED if ranked.writes() else 0
-    return done, (ending.status or unasked) if done.early else 0
+    return done, ended(ending) if done.early else 0
+
+
+def ended(ending: Ending) -> int:
+    """Returns the exit code of a task that ended early.
+
+    Where another rank than this one was asked to end, the first one says so for all.
+    """
+    return ending.status or (TERMINATED if ranked.writes() else 0)
 
 
 def compared(done: Retraining, given: Given, typed: Sequence[str]) -> Comparison | None:

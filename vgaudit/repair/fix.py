@@ -11,6 +11,7 @@ from vgaudit.conversion import Edit
 from vgaudit.errors import CannotRewrite, CannotRun
 from vgaudit.findings import Report
 from vgaudit.fixing import Fixing, FixOptions
+from vgaudit.flow import Audit
 from vgaudit.judge import Policy, judge
 from vgaudit.repair import candidates, verdict
 from vgaudit.repair.bench import Bench
@@ -18,6 +19,7 @@ from vgaudit.repair.diagnosis import diagnosed
 from vgaudit.repair.ledger import Ledger
 from vgaudit.repair.scanning import LEAST_JUDGED, Scanned, scanned
 from vgaudit.repair.series import Series
+from vgaudit.repair.sharing import ONE, Sharing
 from vgaudit.repair.trial import Trials
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.metrics import metric_of
@@ -48,8 +50,19 @@ class Asked:
     policy: Policy
 
 
-def fix(asked: Asked, ledger: Ledger, around: Surroundings) -> Repaired:
+def fix(
+    asked: Asked, ledger: Ledger, around: Surroundings, sharing: Sharing = ONE
+) -> Repaired:
     """Diagnoses a model, tries what may help beside controls, and keeps what does.
+
+    Several ranks share the trainings. All know what was tried; what the first one
+    returns is whole, the others keep the model as it came.
+
+    Args:
+        asked: the repair.
+        ledger: of what is finished; in a folder on the first rank alone.
+        around: signals and progress.
+        sharing: the ranks.
 
     Raises:
         VgauditError: the options do not fit, the model or its data fail, or there is
@@ -57,15 +70,27 @@ def fix(asked: Asked, ledger: Ledger, around: Surroundings) -> Repaired:
     """
     around.say("scanning")
     begun = scanned(asked.task, asked.options)
-    report = judge(begun.before, asked.policy)
-    found = _evidence(report, asked, begun=begun, ledger=ledger, around=around)
+    # What all decide by is what the first rank measured.
+    before = sharing.settled(Audit, lambda: begun.before)
+    begun = dataclasses.replace(begun, before=before)
+    report = judge(before, asked.policy)
+
+    def evidence() -> Fixing:
+        return _evidence(report, asked, begun=begun, ledger=ledger, around=around)
+
+    found = sharing.settled(Fixing, evidence)
     if found.reason:
         return Repaired(begun.model, (), _placed(found, ledger))
     bench = begun.bench(asked.options.seed)
     wanted = candidates.candidates(report) or candidates.treatments(
         begun.before.flow, "it stays at chance, though no finding fails"
     )
-    series = Series(bench, wanted, asked.options, ledger, around)
+    series = Series(
+        *(bench, wanted, asked.options),
+        ledger=ledger,
+        around=around,
+        sharing=sharing,
+    )
     try:
         found = _tried(found, bench, series)
     except (CannotRewrite, CannotRun) as error:
@@ -73,7 +98,7 @@ def fix(asked: Asked, ledger: Ledger, around: Surroundings) -> Repaired:
             raise
         # The trial has told something all the same.
         found = verdict.ended(found, "nothing", error.message)
-    if found.early or not found.kept:
+    if found.early or not found.kept or not sharing.crew.first:
         return Repaired(begun.model, (), _placed(found, ledger))
     around.say(f"measuring {found.kept}")
     kept, edits = series.kept(found)
@@ -139,7 +164,7 @@ def searched(asked: Asked, ledger: Ledger, around: Surroundings) -> Fixing:
     begun = scanned(asked.task, asked.options)
     bench = begun.bench(asked.options.seed)
     wanted = candidates.treatments(begun.before.flow, "without a diagnosis")
-    series = Series(bench, wanted, asked.options, ledger, around)
+    series = Series(bench, wanted, asked.options, ledger=ledger, around=around)
     found = Fixing(options=asked.options, status="interrupted", reason="")
     return _tried(found, bench, series)
 

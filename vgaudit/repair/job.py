@@ -21,9 +21,11 @@ from vgaudit.plain import visible
 from vgaudit.probe.state import unwrap
 from vgaudit.repair.fix import Asked, Repaired, fix
 from vgaudit.repair.ledger import Ledger
+from vgaudit.repair.sharing import Sharing
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.checkpoint import RunFolder
+from vgaudit.training.crew import ALONE, Crew
 from vgaudit.training.opening import open_samples, samples_of
 from vgaudit.training.output import check_output, write
 from vgaudit.training.retrain import Listener
@@ -59,13 +61,21 @@ class FixJob:
     command: str = ""
 
 
-def run(job: FixJob, listener: Listener) -> Fixing:
+def run(job: FixJob, listener: Listener, crew: Crew = ALONE) -> Fixing:
     """Loads a model, repairs it, and writes what was kept.
+
+    Several ranks share the trainings; the first one alone writes, and its answer is
+    whole.
+
+    Args:
+        job: what to repair.
+        listener: told how far it is.
+        crew: the processes that share the trainings.
 
     Raises:
         VgauditError: anything fails; then nothing was written but finished trainings.
     """
-    if job.output is not None:
+    if job.output is not None and crew.first:
         check_output(Path(job.output), force=job.force)
     listener.say("loading the model")
     loaded = open_model(job.scan.spec, job.scan.load)
@@ -90,9 +100,13 @@ def run(job: FixJob, listener: Listener) -> Fixing:
     around = Surroundings(
         resume=job.resume, stop=listener.stop, report=listener.report, say=listener.say
     )
+    sharing = Sharing(crew)
+    if not crew.first:
+        around = dataclasses.replace(around, resume=False)
+        return fix(asked, Ledger(None), around, sharing).fixing
     place = job.run_folder or (f"{job.output}.run" if job.output else None)
     with _ledger(place, resume=job.resume, force=job.force) as ledger:
-        done = fix(asked, ledger, around)
+        done = fix(asked, ledger, around, sharing)
         found = _written(job, loaded, done, listener)
         if not found.early:
             ledger.clear()

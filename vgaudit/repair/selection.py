@@ -9,6 +9,7 @@ by successive halving; here in two rounds, the first with a quarter of the steps
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -27,10 +28,12 @@ def rungs(trials: int, length: Length) -> tuple[Rung, ...]:
     return (first,) if left == 1 else (first, Rung(entrants=left, length=length))
 
 
-def turns(
-    plan: Plan, attempts: Sequence[Attempt]
-) -> Iterator[tuple[Arm, int, int | None]]:
-    """Yields every training in order, as arm, seed and rung (None: it proves).
+Turns = tuple[tuple[Arm, int, int | None], ...]
+"""Trainings that need nothing of each other: arm, seed and rung (None: it proves)."""
+
+
+def rounds(plan: Plan, attempts: Sequence[Attempt]) -> Iterator[Turns]:
+    """Yields the trainings of each round in order, the proof's at the end.
 
     Args:
         plan: of the repair.
@@ -38,12 +41,17 @@ def turns(
             is over.
     """
     for number in range(len(plan.rungs)):
-        for arm in entrants(plan, attempts, number):
-            yield arm, plan.search_seed, number
+        entered = entrants(plan, attempts, number)
+        yield tuple((arm, plan.search_seed, number) for arm in entered)
     finalists = entrants(plan, attempts, len(plan.rungs))
-    for seed in plan.seeds:
-        for arm in finalists:
-            yield arm, seed, None
+    yield tuple((arm, seed, None) for seed in plan.seeds for arm in finalists)
+
+
+def turns(
+    plan: Plan, attempts: Sequence[Attempt]
+) -> Iterator[tuple[Arm, int, int | None]]:
+    """Yields every training in order, as ``rounds`` does."""
+    return itertools.chain.from_iterable(rounds(plan, attempts))
 
 
 def entrants(plan: Plan, attempts: Sequence[Attempt], number: int) -> tuple[Arm, ...]:

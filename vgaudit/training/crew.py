@@ -118,17 +118,22 @@ class Crew:
 
     def from_first(self, value: Any) -> Any:
         """Returns the first rank's plain values and tensors, on all ranks."""
+        return self.from_rank(value, 0)
+
+    def from_rank(self, value: Any, rank: int) -> Any:
+        """Returns one rank's plain values and tensors, on all ranks."""
         if self._group is None:
             return value
         from vgaudit.distributed.wire import packed, unpacked
 
+        own = self.rank == rank
         with self._group.failing():
-            data = packed(value) if self.first else torch.empty(0, dtype=torch.uint8)
+            data = packed(value) if own else torch.empty(0, dtype=torch.uint8)
             size = self.sums(float(data.numel()))[0]
-            if not self.first:
+            if not own:
                 data = torch.empty(int(size), dtype=torch.uint8)
-            torch.distributed.broadcast(data, 0)
-            return value if self.first else unpacked(data)
+            torch.distributed.broadcast(data, rank)
+            return value if own else unpacked(data)
 
     def level(self, tensors: Sequence[Tensor]) -> None:
         """Gives all ranks the first rank's values, in place."""
