@@ -285,3 +285,41 @@ def test_decades_against_nothing_and_against_infinity_are_undefined(
 ) -> None:
     """An overflowed reference says nothing: it is no vanishing gradient."""
     assert math.isnan(decades(norm, reference))
+
+
+# ------------------------------------------------------------ wide and in blocks
+
+MANY = (1 << 17) + 12_345
+"""More values than one block has."""
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("count", [1, 1000, MANY])
+def test_norms_of_other_types_are_those_in_float64(
+    dtype: torch.dtype, count: int
+) -> None:
+    values = noise(count).to(dtype)
+    for form in (values, values.reshape(1, -1).t(), values[::2]):
+        expected = float(torch.linalg.vector_norm(form.double()))
+        assert expected == pytest.approx(norms.norm(form), rel=1e-12)
+
+
+def test_norms_that_are_not_finite_stay_so() -> None:
+    assert math.inf == norms.norm(torch.full((MANY,), 1e200, dtype=torch.float64))
+    assert math.inf == norms.norm(torch.tensor([1.0, math.inf]).half())
+    assert math.isnan(norms.norm(torch.tensor([1.0, math.nan]).bfloat16()))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, -3e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_moments_of_an_input_are_those_in_float64(
+    shift: float, dtype: torch.dtype
+) -> None:
+    values = (noise(3, MANY) + shift).to(dtype)
+    kept = values.clone()
+    mean, deviation = norms.mean_and_deviation(values.t())
+
+    assert float(values.double().mean()) == pytest.approx(mean, rel=1e-12)
+    expected = float(values.double().std(correction=0))
+    assert expected == pytest.approx(deviation, rel=1e-9)
+    assert torch.equal(kept, values)

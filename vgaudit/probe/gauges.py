@@ -33,7 +33,7 @@ class Gauges:
         # Gradients change little from one operation to the next.
         self._last: Figure = 1.0
         self._held: Tensor | None = None
-        self._version = 0
+        self._place = self._version = 0
 
     def watch(self, name: str, node: Node) -> None:
         """Measures the gradient at the output of ``node``."""
@@ -57,7 +57,10 @@ class Gauges:
 
         def hook(gradients: Sequence[Any]) -> None:
             with DisableTorchFunction():
-                at[name] = self._total([g for g in gradients if g is not None])
+                if len(gradients) == 1 and gradients[0] is not None:
+                    at[name] = self._norm(gradients[0])
+                else:
+                    at[name] = self._total([g for g in gradients if g is not None])
 
         return hook
 
@@ -83,15 +86,29 @@ class Gauges:
 
         Additions and reshapes pass on the memory of the gradient that they get.
         """
-        held = self._held
-        if held is None or not _same(held, gradient):
-            self._last = norms.norm(gradient, near=self._last)
-            strided = gradient.layout is torch.strided
-            self._held = gradient.detach() if strided else None
-            self._version = gradient._version
-        elif gradient._version != self._version:
-            self._last, self._version = norms.norm(gradient), gradient._version
+        if gradient.layout is not torch.strided:
+            self._last, self._held = norms.norm(gradient, near=self._last), None
+            return self._last
+        place, version = gradient.data_ptr(), gradient._version
+        if place != self._place or not self._again(gradient):
+            # Held, so that nothing else can come to lie in its place.
+            self._held, self._place = gradient.detach(), place
+            self._last = norms.norm_of_values(self._held, self._last)
+        elif version != self._version:
+            self._last = norms.norm(gradient)
+        self._version = version
         return self._last
+
+    def _again(self, gradient: Tensor) -> bool:
+        """Tells whether a gradient in the place of the last has all its values."""
+        held = self._held
+        return (
+            held is not None
+            and held.numel() == gradient.numel()
+            and held.dtype is gradient.dtype
+            and norms.is_dense(held)
+            and norms.is_dense(gradient)
+        )
 
     def read(self) -> tuple[dict[str, float], dict[str, float]]:
         """Returns both tables as floats, with one wait for the device."""
@@ -101,18 +118,6 @@ class Gauges:
         at = dict(zip(self.at, figures[:split], strict=True))
         through = dict(zip(self.through, figures[split:], strict=True))
         return at, through
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Tells whether two tensors are the same values in the same memory."""
-    return (
-        other.layout is torch.strided
-        and one.data_ptr() == other.data_ptr()
-        and one.numel() == other.numel()
-        and one.dtype is other.dtype
-        and norms.is_dense(one)
-        and norms.is_dense(other)
-    )
 
 
 def root_sum_square(values: Sequence[float]) -> float:

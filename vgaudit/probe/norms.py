@@ -38,13 +38,27 @@ def norm(tensor: Tensor, *, near: Tensor | float = 1.0) -> Tensor | float:
         tensor = tensor.detach()
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
-    if not tensor.is_cpu:
-        wide = torch.complex128 if tensor.is_complex() else torch.float64
-        far: Tensor = torch.linalg.vector_norm(tensor, dtype=wide)
+    return norm_of_values(tensor, near)
+
+
+def norm_of_values(values: Tensor, near: Tensor | float) -> Tensor | float:
+    """Returns ``norm`` of a dense tensor that needs no gradient.
+
+    A hook runs this with cold caches, where each call of a function costs about as much
+    as a dot product: so the usual case is written out.
+    """
+    if values.dtype is torch.float32 and values.is_cpu:
+        line = values.view(-1) if values.is_contiguous() else flat(values)
+        if near.__class__ is float and near > _SAFE_LOW and line.numel() <= _BLOCK:
+            fast = math.sqrt(torch.dot(line, line).item())
+            if _SAFE_LOW < fast < _SAFE_HIGH:
+                return fast
+        return _norm_float32(line, near)
+    if not values.is_cpu:
+        wide = torch.complex128 if values.is_complex() else torch.float64
+        far: Tensor = torch.linalg.vector_norm(values, dtype=wide)
         return far.abs()
-    if tensor.dtype is torch.float32:
-        return _norm_float32(flat(tensor), near)
-    return _norm_float64(tensor)
+    return _norm_float64(values)
 
 
 def _norm_float32(values: Tensor, near: Tensor | float) -> float:

@@ -103,7 +103,7 @@ class Gradients:
     def _look(self, gradient: Tensor) -> tuple[Figure, Figure]:
         """Returns norm and number of exact zeros; NaN where these are not counted."""
         values = gradient.coalesce().values() if gradient.is_sparse else gradient
-        self._near = norms.norm(values, near=self._near)
+        self._near = norms.norm_of_values(values.detach(), self._near)
         if not self._zeros:
             return self._near, math.nan
         zeros = gradient.numel() - torch.count_nonzero(values)

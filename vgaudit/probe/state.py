@@ -236,7 +236,9 @@ class Twin:
         """Puts the clones in place of the model's own tensors for a while."""
         replaced: list[tuple[dict[str, Any], str, Tensor]] = []
         hooks = [
-            parameter.register_post_accumulate_grad_hook(self._arrived(name))
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                self._arrived(name)
+            )
             for name, parameter in self.parameters.items()
             if parameter.requires_grad and _worth_letting_go(parameter)
         ]
