@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vgaudit.data.batch import Batch
+from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.probe import probe
 from vgaudit.repair.starts import Starts
 
@@ -74,3 +75,16 @@ def test_one_seed_gives_one_model_and_copies_of_their_own() -> None:
     assert float(again[0].weight.detach().abs().sum()) > 0
     assert torch.equal(again[0].weight, fresh[0].weight)
     assert not torch.equal(again[0].weight, other[0].weight)
+
+
+def test_options_that_a_model_does_not_fit_are_no_fault_of_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def treat(*_args: object) -> None:
+        raise BadConfig("L of shape (3,)")
+
+    monkeypatch.setattr("vgaudit.repair.starts.treat", treat)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    with pytest.raises(CannotRewrite, match="L of shape"):
+        starts(model, torch.randn(16, 8)).begun("rescale", seed=0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vgaudit.conversion import ConvertOptions, Edit
 from vgaudit.data.batch import Batch
 from vgaudit.data.seeding import generator_for, private_random
-from vgaudit.errors import CannotRewrite
+from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.fixing import Start
 from vgaudit.flow import GradientFlow
 from vgaudit.treatments import treat
@@ -72,8 +72,12 @@ class Starts:
             return self.model, ()
         if start == "reinit":
             return _drawn_anew(self.model, self.flow, seed), ()
-        with private_random(seed, "start", start):
-            treated = treat(self.model, self.look, ConvertOptions(to=start))
+        try:
+            with private_random(seed, "start", start):
+                treated = treat(self.model, self.look, ConvertOptions(to=start))
+        except BadConfig as error:
+            # The options are ours, not the user's: it is the model that does not fit.
+            raise CannotRewrite(error.message) from error
         return treated.model, treated.edits
 
 
