@@ -183,7 +183,7 @@ def cost(given: argparse.Namespace) -> Iterator[str]:
     sizes = [(depth, 128, 32) for depth in DEPTHS]
     sizes += [(50, width, 32) for width in WIDTHS]
     sizes += [(50, 256, batch) for batch in BATCHES]
-    for depth, width, batch in sizes:
+    for depth, width, batch in dict.fromkeys(sizes):
         found = in_a_process("small", (depth, width, batch), given.repeats)
         # Activations, gradients at weights and activations, parameters.
         tensors = depth + (2 * depth + 1) + 2 * (depth + 1)
