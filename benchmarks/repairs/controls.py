@@ -1,6 +1,6 @@
 """How often ``fix`` treats a model for nothing: models that the suite calls healthy.
 
-    python -m benchmarks.repairs.controls [--half develop|unseen] [--models N]
+    python -m benchmarks.repairs.controls [--half develop|second|unseen] [--models N]
 
 One line of JSON a model and optimizer that the suite says it learns under, and for
 which no finding fails: does the trial say so too? In a random order, always the same.
@@ -27,7 +27,7 @@ from benchmarks.detection.grid import load
 from benchmarks.detection.run import RESULTS as LABELS
 from benchmarks.repairs.measure import Row, Sick, asked
 from benchmarks.repairs.run import KINDS, add
-from benchmarks.repairs.table import CONTROLS, stored
+from benchmarks.repairs.table import CONTROLS, HALVES, stored
 from vgaudit.findings import Optimizer
 from vgaudit.fixing import Fixing
 from vgaudit.repair import fix as repair
@@ -130,7 +130,7 @@ def collect(wanted: Sequence[Healthy], file: Path) -> None:
 def main() -> None:
     """Runs the controls."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--half", choices=("develop", "unseen"), default="develop")
+    parser.add_argument("--half", choices=HALVES, default="develop")
     parser.add_argument("--models", type=int, default=40)
     parser.add_argument("--out", type=Path, default=CONTROLS)
     options = parser.parse_args()
