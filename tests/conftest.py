@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores; and with one thread a sum has one order everywhere.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A busy machine is no defect, and the same examples every time make a run repeatable.
 settings.register_profile("vgaudit", deadline=None, derandomize=True)
 settings.load_profile("vgaudit")
