@@ -227,6 +227,23 @@ def test_a_layer_without_a_signal_is_refused() -> None:
         treated(model, "rescale", centre=True, skip=("1",))
 
 
+def test_a_layer_whose_inputs_overflow_when_squared_is_refused() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3)
+    )
+    with torch.no_grad():
+        model[0].weight.mul_(1e-25)
+    done = treated(model, "ar", 1e25 * X)
+    assert [edit.path for edit in done.edits] == ["2"]
+    (refused,) = done.refusals
+    assert refused.path == "1"  # its activation
+    assert "whose squares overflow in float32" in refused.reason
+    # What is refused is what it was.
+    assert type(done.model[0]) is nn.Linear
+    assert torch.equal(done.model[0].weight, model[0].weight)
+
+
 def test_what_cannot_hold_is_refused() -> None:
     with pytest.raises(BadConfig, match="preserve"):
         treated(models.sigmoid_mlp(), "rescale", preserve=True)

@@ -169,6 +169,7 @@ def _turned(
 ) -> _Change:
     """Rotates a Linear layer or convolution."""
     size = check_alive(found, centred=centre)
+    _check_inputs(found)
     mean = found.mean
     if centre:
         transform_(layer, scale=torch.ones((), dtype=torch.float64), shift=mean)
@@ -200,6 +201,22 @@ def _turned(
     if share is None:
         return _Change(f"{how}: {figures}, D along the border as the authors'")
     return _Change(f"{how}: {figures}, |z| > L in {100 * share:.1f} %", share)
+
+
+def _check_inputs(found: LayerStatistics) -> None:
+    """Refuses inputs whose squares, of which D is made, are no float32.
+
+    Raises:
+        CannotRewrite: they are that large.
+    """
+    largest = max(abs(found.inputs.low), abs(found.inputs.high))
+    if not largest < torch.finfo(torch.float32).max ** 0.5:
+        raise CannotRewrite(
+            f"VG701 {found.path}: its inputs reach {largest:.3g}, whose squares "
+            "overflow in float32",
+            hint="treat what grows before it (`vgaudit scan` names it), or leave the "
+            "layer out with --skip",
+        )
 
 
 def _first_limit(
