@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vgaudit.conversion import ConvertOptions
+from vgaudit.conversion import ConvertOptions, Treatment
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.nn import Denominator, Inputs, Limit, Matrix, rotate_parameter
@@ -106,6 +106,54 @@ def test_kept_trained_copied_pickled_and_reloaded(
     assert torch.equal(copy.deepcopy(model)(X), wanted)
     assert torch.equal(pickle.loads(pickle.dumps(model))(X), wanted)  # noqa: S301
     assert torch.equal(torch.compile(model, backend="eager", fullgraph=True)(X), wanted)
+    save(model, tmp_path / "out.safetensors")
+    assert torch.equal(load(tmp_path / "out.safetensors", arch=make)(X), wanted)
+
+
+class Squashed(nn.Linear):
+    """A layer with an activation before and one after, inside."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(F.linear(F.relu(x), self.weight, self.bias))
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner = nn.Linear(6, 6), Squashed()
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.inner(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("make", "order"),
+    [(Columns, ["ar", "adact"]), (Rows, ["ar", "adact"]), (Twice, ["adact", "ar"])],
+)
+def test_a_rotated_matrix_in_a_rewritten_method_is_written_and_read(
+    make: type[nn.Module], order: list[Treatment], tmp_path: Path
+) -> None:
+    model, data = make(), [Batch(args=(X,), size=len(X))]
+    for to in order:
+        options = ConvertOptions(to=to, preserve=True, skip=("inner tanh*",))
+        if to == "ar":
+            options = ConvertOptions(to=to, preserve=True, skip=("first",))
+        done = treat(model, data, options)
+        model = done.model
+        assert len(done.edits) == 1
+    for parameter in model.parameters():
+        parameter.data.mul_(1.25)
+    wanted = model(X)
+    assert not torch.equal(wanted, make()(X))
+    save(model, tmp_path / "out.pt")
+    whole = torch.load(tmp_path / "out.pt", weights_only=False)
+    assert torch.equal(whole(X), wanted)
+    assert torch.equal(copy.deepcopy(whole)(X), wanted)
     save(model, tmp_path / "out.safetensors")
     assert torch.equal(load(tmp_path / "out.safetensors", arch=make)(X), wanted)
 

@@ -12,6 +12,7 @@ from vgaudit.errors import CannotRewrite
 from vgaudit.nn.denominator import Denominator, Kind
 from vgaudit.nn.inputs import Inputs, Number
 from vgaudit.nn.limit import Limit
+from vgaudit.nn.made import MADE_BY, Making, made_again, named
 from vgaudit.nn.recurrent import (
     AutoRotatedGRU,
     AutoRotatedLSTM,
@@ -137,6 +138,7 @@ def _made(
     """Returns a class of layers of a plain class, rotated as a family is."""
     space: dict[str, Any] = {
         "plain_class": plain,
+        MADE_BY: Making(rotated_class, plain),
         "__module__": __name__,
         "__doc__": f"``{plain.__qualname__}`` with auto-rotation.",
         "__reduce_ex__": _reduce,
@@ -159,11 +161,11 @@ def _reduce(module: AutoRotation, protocol: Any) -> Any:
     That class has no name to import: the plain class is named, and it is made again.
     """
     reduced = super(AutoRotation, module).__reduce_ex__(protocol)
-    return (_revive, (module.plain_class,), *reduced[2:])
+    return (_revive, (named(module.plain_class),), *reduced[2:])
 
 
 def _revive(plain: Any) -> AutoRotation:
-    made = rotated_class(plain)
+    made = rotated_class(made_again(plain))
     return made.__new__(made)
 
 

@@ -19,6 +19,7 @@ from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.nn.denominator import Denominator, Part, compute, ratio
 from vgaudit.nn.inputs import Inputs
 from vgaudit.nn.limit import Limit, effective, raw
+from vgaudit.nn.made import MADE_BY, Making, made_again, named
 from vgaudit.nn.rotation import Rotation, full_precision, widen
 
 _ENTRIES = ("ar_limit", "ar_center", "ar_spread")
@@ -196,6 +197,7 @@ def _class(plain: Any, names: tuple[str, ...]) -> Any:
         "__doc__": plain.__doc__,
         "__reduce_ex__": _reduce,
         "plain_class": plain,
+        MADE_BY: Making(_class, plain, (names,)),
         _KEPT: names,
         **{name: attribute(name) for name in names},
     }
@@ -207,10 +209,10 @@ def _reduce(module: nn.Module, protocol: Any) -> Any:
     # A class on top of this one may have called.
     made: Any = next(kind for kind in type(module).__mro__ if _KEPT in vars(kind))
     reduced = super(made, module).__reduce_ex__(protocol)
-    return (_revive, (made.plain_class, vars(made)[_KEPT]), *reduced[2:])
+    return (_revive, (named(made.plain_class), vars(made)[_KEPT]), *reduced[2:])
 
 
 def _revive(plain: Any, names: tuple[str, ...]) -> nn.Module:
-    made = _class(plain, names)
+    made = _class(made_again(plain), names)
     module: nn.Module = made.__new__(made)
     return module

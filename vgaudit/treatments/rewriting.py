@@ -19,6 +19,7 @@ from typing import Any
 from torch import nn
 
 from vgaudit.errors import CannotRewrite
+from vgaudit.nn.made import MADE_BY, Making, made_again, named
 from vgaudit.treatments.functions import (
     Parsed,
     layers_of,
@@ -53,7 +54,7 @@ def _rewritten_class(kind: Any, edits: tuple[CallEdit, ...]) -> Any:
     def reduce(self: Any, protocol: Any) -> Any:
         # A class made at run time cannot be imported by name: make it again.
         reduced = super(made, self).__reduce_ex__(protocol)
-        return (_revive, (kind, edits), *reduced[2:])
+        return (_revive, (named(kind), edits), *reduced[2:])
 
     space = {
         "__module__": kind.__module__,
@@ -61,6 +62,7 @@ def _rewritten_class(kind: Any, edits: tuple[CallEdit, ...]) -> Any:
         "__doc__": kind.__doc__,
         "__reduce_ex__": reduce,
         "rewritten_from": kind,
+        MADE_BY: Making(rewritten_class, kind, (edits,)),
         **methods,
     }
     made: Any = type(kind.__name__, (kind,), space)
@@ -68,7 +70,7 @@ def _rewritten_class(kind: Any, edits: tuple[CallEdit, ...]) -> Any:
 
 
 def _revive(kind: Any, edits: tuple[CallEdit, ...]) -> nn.Module:
-    made = rewritten_class(kind, edits)
+    made = rewritten_class(made_again(kind), edits)
     module = made.__new__(made)
     assert isinstance(module, nn.Module)
     return module
