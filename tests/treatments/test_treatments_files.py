@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,24 @@ def test_the_whole_module_on_request(tmp_path: Path) -> None:
     again = torch.load(tmp_path / "out.pt", weights_only=False)
     name = "functional_activations"
     assert torch.equal(outputs(model, name)[0], outputs(again, name)[0])
+
+
+@pytest.mark.parametrize("what", ["a local class", "a lambda", "a lock"])
+def test_what_pickle_has_no_name_for_is_said_and_nothing_stays(
+    what: str, tmp_path: Path
+) -> None:
+    class Local(nn.Sequential):
+        """Found by no name."""
+
+    kind = Local if what == "a local class" else nn.Sequential
+    model = kind(nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 2))
+    model.extra = {"a lambda": lambda x: x, "a lock": threading.Lock()}.get(what)
+    (tmp_path / "old.pt").write_bytes(b"old")
+    with pytest.raises(CannotWrite, match=r"cannot be pickled: .*") as caught:
+        vgaudit.save(model, tmp_path / "old.pt", force=True)
+    assert "OUT.safetensors" in (caught.value.hint or "")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.pt"]
+    assert (tmp_path / "old.pt").read_bytes() == b"old"
 
 
 # ---------------------------------------------------------------- trust

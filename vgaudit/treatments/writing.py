@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pickle
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -81,7 +82,7 @@ def save(
     check_target(target, force=force)
     if target.suffix == ".pt":
         with replacing(target) as part:
-            torch.save(model, part)
+            _pickle(model, part, target)
         return (target,)
     tensors, aliases = stored(model)
     _check_space(target, tensors)
@@ -100,6 +101,23 @@ def save(
         with replacing(beside) as recipe_part:
             recipe_part.write_text(recipes.dump(recipe), encoding="utf-8")
     return target, beside
+
+
+def _pickle(model: nn.Module, part: Path, target: Path) -> None:
+    """Writes the whole module.
+
+    Raises:
+        CannotWrite: pickle has no name for a part of it.
+    """
+    try:
+        torch.save(model, part)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        # All three are what pickle raises of local classes, lambdas, locks and files.
+        raise CannotWrite(
+            f"{visible(str(target))}: the module cannot be pickled: "
+            f"{visible(str(error))}",
+            hint="write the weights, with a recipe beside them: -o OUT.safetensors",
+        ) from error
 
 
 def _previous(target: Path) -> Recipe | None:
