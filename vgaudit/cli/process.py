@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,18 +109,19 @@ class Leash:
     """Holds the workers that other threads talk to; a context manager.
 
     Threads are cut off where the command is interrupted, before they could end their
-    workers. What leaves this one ends them all, with the processes they started.
+    workers, or while they clean up. What leaves this one ends all workers, with the
+    processes they started, and removes their folders.
     """
 
     def __init__(self) -> None:
-        self._held: list[_Conversation] = []
+        self._held: list[tuple[_Conversation, str]] = []
         self._lock = threading.Lock()
         self._cut = False
 
-    def hold(self, conversation: _Conversation) -> None:
-        """Takes a worker; one that comes too late ends at once."""
+    def hold(self, conversation: _Conversation, folder: str) -> None:
+        """Takes a worker and its folder; one that comes too late ends at once."""
         with self._lock:
-            self._held.append(conversation)
+            self._held.append((conversation, folder))
             if self._cut:
                 conversation.close()
 
@@ -129,8 +131,9 @@ class Leash:
     def __exit__(self, *unused: object) -> None:
         with self._lock:
             self._cut = True
-            for conversation in self._held:
+            for conversation, folder in self._held:
                 conversation.close()
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(
@@ -161,7 +164,7 @@ def run(
     with _scratch() as folder:
         conversation = _Conversation(_started(limits.rules, folder), watcher)
         if leash is not None:
-            leash.hold(conversation)
+            leash.hold(conversation, folder)
         try:
             conversation.ask(_request(task, job, limits, folder))
             if ending is None:
