@@ -19,6 +19,7 @@ from vgaudit.data.inputs.traceless import quiet
 
 N = 5
 E = torch.empty
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 @pytest.mark.parametrize("fake", [False, True], ids=["real", "fake"])
@@ -38,13 +39,15 @@ E = torch.empty
         (lambda: F.batch_norm(E(1, 3, 1, 1), None, None, training=True), -1),
         (lambda: F.pad(E(N, 1, 3, 3), (4, 4, 4, 4), mode="reflect"), -1),
         (lambda: F.conv2d(E(N, 1, 4, 4), E(8, 3, 3, 3)), 0),
-        (lambda: F.embedding(E(N, 4), E(9, 2)), 0),
+        (words_of_fractions := lambda: F.embedding(E(N, 4), E(9, 2)), 0),
     ],
 )
 def test_a_refusal_tells_too_small_from_too_large(
     call: Callable[[], Tensor], sign: int, fake: bool
 ) -> None:
     """The messages are torch's own, of the installed version."""
+    if fake and call is words_of_fractions and TORCH < (2, 11):
+        pytest.skip("this torch does not look at the type of fake indices")
     mode = FakeTensorMode() if fake else torch.no_grad()
     with quiet(), mode, pytest.raises((RuntimeError, ValueError)) as caught:
         call()

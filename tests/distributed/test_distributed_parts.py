@@ -18,6 +18,7 @@ from vgaudit.distributed import Ranks, joined, sharding
 from vgaudit.errors import CannotLoad
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
 from vgaudit.loading.in_parts import open_in_parts
+from vgaudit.loading.loaded import nonfinite
 from vgaudit.measure import measure
 from vgaudit.plain import to_plain
 
@@ -190,3 +191,21 @@ def test_the_type_of_the_architecture_wins_and_is_said(tmp_path: Path) -> None:
     save_file({**kinds, "head.bias": torch.ones(3, dtype=torch.int8)}, job.spec)
     with pytest.raises(CannotLoad, match=r"head\.bias holds int8 where the arch"):
         open_in_parts(job.spec, job.load)
+
+
+def unfit(ranks: Ranks, value: float, row: int) -> tuple[str, ...]:
+    """Returns what is not finite in a spread model, one number of which is set."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 6, bias=False))
+    with torch.no_grad():
+        model[2].weight[row, 1] = value
+    with joined(ranks):
+        sharding.shard(model, torch.device("cpu"), ranks.size)
+        return nonfinite(model)
+
+
+@pytest.mark.parametrize("row", [0, 5])
+def test_a_number_on_one_rank_that_is_not_finite_is_known_to_all(row: int) -> None:
+    for value in (float("nan"), float("inf"), -float("inf")):
+        assert together(unfit, 2, value, row) == [("2.weight",)] * 2
+    assert together(unfit, 2, 3e38, row) == [()] * 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vgaudit.distributed.sharding import is_sharded
 from vgaudit.flow import Target
 
 
@@ -146,6 +148,10 @@ def is_finite(tensor: Tensor) -> bool:
         return True
     if tensor.dtype.itemsize == 1:  # float8 has no aminmax
         tensor = tensor.float()
+    if is_sharded(tensor):
+        # No aminmax for DTensors before torch 2.11; NaN and inf times 0 are NaN.
+        whole: Any = (tensor * 0).sum()
+        return bool(whole.full_tensor().isfinite())
     low, high = tensor.aminmax()
     return bool(low.isfinite() & high.isfinite())
 
