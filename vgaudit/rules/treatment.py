@@ -82,8 +82,7 @@ def against_loss(audit: Audit, steps: Sequence[TrunkStep], code: str = "VG101") 
             audit,
             "rescale",
             text="leave the constant factor out, or make up for it in the weights",
-            reason=f"constant factors make {percent(row.share)} of the loss, "
-            f"{decades(row.each)} decades a step",
+            reason=_taken(row, "of the loss"),
         )
     variation = flow.output_variation
     if variation is not None and variation < COLLAPSED:
@@ -160,9 +159,14 @@ def _against(
     return Fix(
         command=command,
         text=ways.get(top.cause, ways["other"]),
-        reason=f"{NOUNS[top.cause]} make {percent(top.share)} {of}, "
-        f"{decades(top.each)} decades a step",
+        reason=_taken(top, of),
     )
+
+
+def _taken(row: _Share, of: str) -> str:
+    """Returns what one cause takes or gives, in words."""
+    share = f"{NOUNS[row.cause]} make {percent(row.share)} {of}"
+    return f"{share}, {decades(row.each)} decades a step"
 
 
 def _shares(steps: Iterable[TrunkStep], *, sign: int) -> list[_Share]:
