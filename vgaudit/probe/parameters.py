@@ -50,8 +50,7 @@ class Gradients:
             new = gradient.detach().clone() if before is None else before + gradient
             self._held[name] = new
             return
-        size, zeros = self._look(gradient)
-        self._note(name, size, zeros, _nonfinite(gradient, size))
+        self._measure(name, gradient)
 
     def take(self, name: str, gradient: Tensor) -> None:
         """Takes a whole gradient that is let go afterwards.
@@ -61,8 +60,7 @@ class Gradients:
         """
         if name in self._figures:
             raise InParts(name)
-        size, zeros = self._look(gradient)
-        self._note(name, size, zeros, _nonfinite(gradient, size))
+        self._measure(name, gradient)
 
     def keep(self, name: str, gradient: Tensor) -> None:
         """Takes a whole gradient that nobody changes before ``settle``."""
@@ -99,6 +97,10 @@ class Gradients:
                 nonfinite=before.nonfinite + bad,
             )
         return found
+
+    def _measure(self, name: str, gradient: Tensor) -> None:
+        size, zeros = self._look(gradient)
+        self._note(name, size, zeros, _nonfinite(gradient, size))
 
     def _look(self, gradient: Tensor) -> tuple[Figure, Figure]:
         """Returns norm and number of exact zeros; NaN where these are not counted."""
