@@ -4,9 +4,9 @@
 
 ``suite.json`` is what limits are fitted on, together with two draws whose results have
 been looked at: ``fresh.json``, and ``seen.json``, which rates were reported on once.
-``unseen.json`` is what rates are reported on: the same kinds of models with other
-depths, widths, lags and initial weights, scanned for the first time after all limits
-were frozen.
+``unseen.json`` and ``later.json`` are what rates are reported on: the same kinds of
+models with other depths, widths, lags and initial weights, labelled and scanned for the
+first time after all limits were frozen.
 """
 
 from __future__ import annotations
@@ -49,8 +49,11 @@ class Draw:
 
 FRESH = Draw(prefix="fresh-", models=150, seed=20_261_121, first=100)
 UNSEEN = Draw(prefix="unseen-", models=400, seed=20_261_122, first=1_000)
+LATER = Draw(prefix="later-", models=400, seed=20_261_123, first=2_000)
 HERE = Path(__file__).parent
-FILES = tuple(HERE / f"{name}.json" for name in ("suite", "fresh", "seen", "unseen"))
+NAMES = ("suite", "fresh", "seen", "unseen", "later")
+FILES = tuple(HERE / f"{name}.json" for name in NAMES)
+REPORTED = FILES[3:]
 SEEN = 270
 """Models of the second draw, first in the order of their digests, that were seen."""
 
@@ -63,8 +66,10 @@ def load() -> list[Spec]:
 
 @cache
 def _unseen() -> frozenset[str]:
-    rows = json.loads(FILES[-1].read_text())["models"]
-    return frozenset(row["name"] for row in rows)
+    texts = (path.read_text() for path in REPORTED)
+    return frozenset(
+        row["name"] for text in texts for row in json.loads(text)["models"]
+    )
 
 
 def half(name: str) -> Literal["fit", "seen", "report"]:
@@ -257,14 +262,14 @@ def named(row: dict[str, object]) -> dict[str, object]:
 
 def main() -> None:
     """Writes all files anew."""
-    suite, fresh, second = (
+    suite, fresh, second, later = (
         [Spec(**row) for row in rows]  # type: ignore[arg-type]
-        for rows in (map(named, grid()), drawn(FRESH), drawn(UNSEEN))
+        for rows in (map(named, grid()), *map(drawn, (FRESH, UNSEEN, LATER)))
     )
     looked_at = set(sorted(second, key=digest)[:SEEN])
     seen = [spec for spec in second if spec in looked_at]
     unseen = [spec for spec in second if spec not in looked_at]
-    for file, specs in zip(FILES, (suite, fresh, seen, unseen), strict=True):
+    for file, specs in zip(FILES, (suite, fresh, seen, unseen, later), strict=True):
         _write(file, specs)
 
 

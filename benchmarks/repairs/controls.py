@@ -23,9 +23,8 @@ if __package__ in (None, ""):
 import torch
 
 from benchmarks.detection.build import Spec
-from benchmarks.detection.grid import load
 from benchmarks.detection.run import RESULTS as LABELS
-from benchmarks.repairs.measure import Row, Sick, asked
+from benchmarks.repairs.measure import Row, Sick, asked, eligible
 from benchmarks.repairs.run import KINDS, add
 from benchmarks.repairs.table import CONTROLS, HALVES, stored
 from vgaudit.findings import Optimizer
@@ -57,7 +56,7 @@ class Healthy:
 
 def healthy() -> list[Healthy]:
     """Returns the models that learn and that no finding fails, in a random order."""
-    specs = {spec.name: spec for spec in load()}
+    specs = eligible()
     found = []
     for line in LABELS.read_text().splitlines():
         row = json.loads(line)

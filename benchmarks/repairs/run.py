@@ -24,9 +24,8 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.detection.grid import load
 from benchmarks.detection.run import RESULTS as LABELS
-from benchmarks.repairs.measure import SICK, Row, Sick, repaired
+from benchmarks.repairs.measure import SICK, Row, Sick, eligible, repaired
 from benchmarks.repairs.table import HALVES, RESULTS, render, stored
 
 KINDS = ("sgd", "adam")
@@ -34,7 +33,7 @@ KINDS = ("sgd", "adam")
 
 def sick() -> list[Sick]:
     """Returns the models that are labelled as not learning, in a random order."""
-    specs = {spec.name: spec for spec in load()}
+    specs = eligible()
     found = []
     for line in LABELS.read_text().splitlines():
         row = json.loads(line)
