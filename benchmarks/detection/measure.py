@@ -35,9 +35,9 @@ OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam")
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One way to ask the same question: a loss and the size of a batch."""
+    """One way to ask the same question: a loss (or none) and the size of a batch."""
 
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
     batch: int = BATCH
     samples: int = SAMPLES
 
@@ -76,7 +76,8 @@ def audit(spec: Spec, arm: Arm | None = None) -> Audit:
     ]
     model = build(spec)
     numbers = sum(p.numel() for p in model.parameters())
-    flow = probe(model, batches, loss=Loss("task", arm.loss) if arm else None)
+    loss = Loss("task", arm.loss) if arm and arm.loss else None
+    flow = probe(model, batches, loss=loss)
     return Audit(
         target=Target(
             spec=spec.name,
@@ -86,7 +87,9 @@ def audit(spec: Spec, arm: Arm | None = None) -> Audit:
             parameters=numbers,
             trainable=numbers,
         ),
-        data=DataFacts(kind="real", spec=spec.task, loss="task" if arm else "jacobian"),
+        data=DataFacts(
+            kind="real", spec=spec.task, loss="task" if loss else "jacobian"
+        ),
         run=RunFacts(
             torch=torch.__version__, python="", device="cpu", seed=0, seconds=0.0
         ),

@@ -7,6 +7,8 @@ variances of a figure by the first two moments of log s² (Smyth 2004, section 6
 
     e = log s² − ψ(d/2) + log(d/2),   ψ′(d₀/2) = var(e) − ψ′(d/2),
     log s₀² = mean(e) + ψ(d₀/2) − log(d₀/2).
+
+A last table says how s₀ depends on the samples of a batch.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -23,14 +25,16 @@ if __package__ in (None, ""):
 import torch
 from scipy import optimize, special, stats
 
+from benchmarks.detection.build import Spec
 from benchmarks.detection.grid import half, load
-from benchmarks.detection.measure import audit
+from benchmarks.detection.measure import Arm, audit
 from vgaudit.flow import GradientFlow, Interval
 from vgaudit.probe.interval import BATCH_SCATTER, GROUP_SCATTER, Prior
 
 NUMBER = 4
 """Batches of a scan, and groups of samples."""
 
+SIZES = (4, 8, 16, 32, 64, 128)
 ROUNDING = 1e-6
 
 
@@ -81,24 +85,41 @@ def _lags(flow: GradientFlow) -> Iterator[Interval]:
     yield from (item.decades[-1] for item in flow.recurrences)
 
 
+def _scatter(figures: Iterable[Interval], prior: Prior) -> list[float]:
+    known = (f for f in figures if f.n == NUMBER and math.isfinite(f.hi - f.lo))
+    return [v for v in (variance(f, prior) for f in known) if v > ROUNDING**2]
+
+
+def _by_size(specs: Sequence[Spec]) -> None:
+    """Says how the transport scatters between batches of another size."""
+    for size in SIZES:
+        arm = Arm(batch=size, samples=NUMBER * size)
+        found = [f for spec in specs for f in _transport(audit(spec, arm).flow)]
+        scatter = _scatter(found, BATCH_SCATTER.of(size))
+        level = expected(scatter, NUMBER - 1, BATCH_SCATTER.freedom)
+        sys.stdout.write(
+            f"batches of {size}: s0 = {level:.4f}, expected "
+            f"{BATCH_SCATTER.of(size).deviation:.4f}\n"
+        )
+
+
 def main() -> None:
     """Fits both priors."""
     torch.set_num_threads(1)
-    flows = [audit(spec).flow for spec in load() if half(spec.name) == "fit"]
+    specs = [spec for spec in load() if half(spec.name) == "fit"]
+    flows = [audit(spec).flow for spec in specs]
     for name, figures, prior in (
         ("transport between batches", _transport, BATCH_SCATTER),
         ("against the lag, between groups", _lags, GROUP_SCATTER),
     ):
-        found = [figure for flow in flows for figure in figures(flow)]
-        known = [f for f in found if f.n == NUMBER and math.isfinite(f.hi - f.lo)]
-        scatter = [variance(f, prior) for f in known]
-        scatter = [value for value in scatter if value > ROUNDING**2]
+        scatter = _scatter([f for flow in flows for f in figures(flow)], prior)
         worth, deviation = fit(scatter, NUMBER - 1)
         rounded = expected(scatter, NUMBER - 1, prior.freedom)
         sys.stdout.write(
             f"{name}: {len(scatter)} figures, d0 = {worth:.2f}, s0 = {deviation:.4f}; "
             f"at d0 = {prior.freedom}, s0 = {rounded:.4f}\n"
         )
+    _by_size(specs)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from torch import nn
+from torch.nn.functional import cross_entropy
 
+from vgaudit.data.batch import Batch, Loss
 from vgaudit.flow import Interval
+from vgaudit.probe import probe
 from vgaudit.probe.interval import BATCH_SCATTER, GROUP_SCATTER, Prior, interval
 
 PRIORS = (BATCH_SCATTER, GROUP_SCATTER)
@@ -102,6 +107,52 @@ def test_a_prior_worth_less_than_assumed_costs_little_coverage(n: int) -> None:
 
     inside = np.abs(values.mean(1)) < _smyth(values, BATCH_SCATTER)
     assert inside.mean() > 0.94
+
+
+@pytest.mark.parametrize("size", [4, 8, 32, 128])
+def test_batches_of_any_size_are_covered(size: int) -> None:
+    """Each sample scatters by a model's own deviation; a batch is its samples' mean."""
+    draw = np.random.default_rng(size)
+    models, n = 100_000, 2
+    one = BATCH_SCATTER.freedom * BATCH_SCATTER.deviation**2 * BATCH_SCATTER.samples
+    scatter = one / draw.chisquare(BATCH_SCATTER.freedom, models) / size
+    values = draw.normal(size=(models, n)) * np.sqrt(scatter)[:, None]
+    prior = BATCH_SCATTER.of(size)
+
+    inside = np.abs(values.mean(1)) < _smyth(values, prior)
+    assert inside.mean() == pytest.approx(0.95, abs=0.003)
+    for row in values[:20]:
+        half = _half(interval(row.tolist(), prior))
+        assert half == pytest.approx(_smyth(row, prior), rel=1e-3)
+
+
+def test_the_prior_is_that_of_the_size_it_was_fitted_at() -> None:
+    assert BATCH_SCATTER.of(32) == BATCH_SCATTER
+    assert BATCH_SCATTER.of(128).deviation == pytest.approx(BATCH_SCATTER.deviation / 2)
+    assert BATCH_SCATTER.of(0) == BATCH_SCATTER.of(1)
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_a_scan_expects_the_scatter_of_its_batches(size: int) -> None:
+    """Against Smyth's formula on scans of each batch alone, which have no interval."""
+    torch.manual_seed(0)
+    layers = [[nn.Linear(16, 16), nn.Tanh()] for _ in range(4)]
+    model = nn.Sequential(*[m for pair in layers for m in pair], nn.Linear(16, 4))
+    inputs, labels = torch.randn(3 * size, 16), torch.arange(3 * size) % 4
+    batches = [
+        Batch(args=(part,), labels=y, size=size)
+        for part, y in zip(inputs.split(size), labels.split(size), strict=True)
+    ]
+    loss = Loss("cross-entropy", cross_entropy)
+
+    found = probe(model, batches, loss=loss).attenuation
+    alone = [probe(model, [batch], loss=loss).attenuation for batch in batches]
+    assert found is not None
+    values = np.array([one.value for one in alone if one is not None])
+    assert len(values) == 3
+    assert found.value == pytest.approx(values.mean(), abs=1e-4)
+    expected = _smyth(values, Prior(2, 0.0167 * math.sqrt(32 / size)))
+    assert _half(found) == pytest.approx(expected, rel=1e-2)
 
 
 def test_two_batches_are_judged_by_what_models_usually_scatter_by() -> None:

@@ -8,6 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from vgaudit.flow import (
     Interval,
@@ -17,7 +18,7 @@ from vgaudit.flow import (
     ParameterFlow,
 )
 from vgaudit.probe.blueprint import Blueprint
-from vgaudit.probe.interval import BATCH_SCATTER, decades, interval
+from vgaudit.probe.interval import BATCH_SCATTER, Prior, decades, interval
 from vgaudit.probe.rows import Row, owner
 from vgaudit.probe.state import Weights
 from vgaudit.probe.step import Measured
@@ -26,7 +27,7 @@ from vgaudit.probe.sums import ActivationSums
 Ratio = Callable[[Measured], float]
 
 
-@dataclass(slots=True)
+@dataclass
 class Batches:
     """The figures of all batches.
 
@@ -51,7 +52,11 @@ class Batches:
         """Returns the interval of a figure over the batches that have it."""
         values = [ratio(batch) for batch in self.measured]
         values = [value for value in values if not math.isnan(value)]
-        return interval(values, BATCH_SCATTER) if values else None
+        return interval(values, self._prior) if values else None
+
+    @cached_property
+    def _prior(self) -> Prior:
+        return BATCH_SCATTER.of(statistics.fmean(b.samples for b in self.measured))
 
     def attenuation(self, name: str | None) -> Interval | None:
         """Returns decades of the gradient at a node relative to the output."""

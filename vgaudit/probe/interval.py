@@ -8,7 +8,8 @@ variance of a figure with d degrees of freedom is moderated,
     s̃² = (d₀·s₀² + d·s²) / (d₀ + d),
 
 and the mean stands in t with d₀ + d degrees of freedom. Without a prior (d₀ = 0), and
-for many batches, this is Student's interval.
+for many batches, this is Student's interval. A figure of a batch is one of its samples'
+mean, so s₀ shrinks with the root of their number.
 
 Smyth 2004, “Linear models and empirical Bayes methods for assessing differential
 expression in microarray experiments”, section 4.
@@ -16,6 +17,7 @@ expression in microarray experiments”, section 4.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
@@ -41,15 +43,22 @@ class Prior:
     Attributes:
         freedom: d₀, the degrees of freedom that it is worth.
         deviation: s₀, the deviation that it expects, in decades.
+        samples: behind one figure, where that is s₀.
     """
 
     freedom: int
     deviation: float
+    samples: int = 1
+
+    def of(self, samples: float) -> Prior:
+        """Returns the prior of figures that ``samples`` samples stand behind."""
+        shrunk = self.deviation * math.sqrt(self.samples / max(samples, 1))
+        return dataclasses.replace(self, deviation=shrunk)
 
 
 # Fitted by benchmarks/detection/prior.py: its fits are 1.6 degrees of freedom at
 # 0.0155 decades and 2.3 at 0.057; see docs/accuracy.md.
-BATCH_SCATTER = Prior(2, 0.0167)
+BATCH_SCATTER = Prior(2, 0.0167, samples=32)
 """Of the gradient's transport between batches."""
 
 GROUP_SCATTER = Prior(2, 0.0546)
