@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.papers.rai_study import grid, landscapes, mnist, questions
+from benchmarks.papers.rai_study import grid, landscapes, mnist, questions, tables
 from benchmarks.papers.rai_study.record import Record, TimeIsUp
 
 UNFINISHED = 3
@@ -30,6 +30,7 @@ STUDIES = (
     "tune",
     "grid",
     "fresh",
+    "each",
     "ablations",
     "questions",
     "mnist",
@@ -45,14 +46,15 @@ def studies(
     """What each study runs, and what it shows."""
     seeds = options.seeds
     return {
-        "tune": (lambda: grid.tune(record), grid.show_tuning),
-        "grid": (lambda: grid.run_grid(record, seeds, grid.CHEAP), grid.show),
-        "fresh": (lambda: grid.run_fresh(record, seeds), grid.show_fresh),
-        "ablations": (lambda: grid.run_ablations(record, seeds), grid.show_ablations),
+        "tune": (lambda: grid.tune(record), tables.show_tuning),
+        "grid": (lambda: grid.run_grid(record, seeds, grid.CHEAP), tables.show),
+        "fresh": (lambda: grid.run_fresh(record, seeds), tables.show_fresh),
+        "each": (lambda: grid.run_each(record, seeds), tables.show_each),
+        "ablations": (lambda: grid.run_ablations(record, seeds), tables.show_ablations),
         "questions": (lambda: questions.run_all(record, seeds), questions.show),
         "mnist": (lambda: mnist.run_all(record, options.data_root), mnist.show),
-        "tune-controls": (lambda: grid.tune_controls(record), grid.show_tuning),
-        "controls": (lambda: grid.run_grid(record, seeds, grid.COSTLY), grid.show),
+        "tune-controls": (lambda: grid.tune_controls(record), tables.show_tuning),
+        "controls": (lambda: grid.run_grid(record, seeds, grid.COSTLY), tables.show),
     }
 
 
