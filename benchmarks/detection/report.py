@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from benchmarks.detection import limits, score
-from benchmarks.detection.grid import UNSEEN
+from benchmarks.detection.grid import LATER, UNSEEN
 from benchmarks.detection.score import GROUPS, Judge, Row, Tally, wilson
 
 KINDS = ("sgd", "adam")
@@ -42,6 +42,8 @@ def render(rows: Sequence[Row]) -> str:
         _kinds(first),
         _own(first, judges),
         *(_rates(second, group, judges) for group in ("any", *GROUPS)),
+        _draws(second, judges["vgaudit"]),
+        _rules(second),
         _places(second, judges),
         _cut(rows),
         _disguises(rows),
@@ -126,6 +128,41 @@ def _own(rows: Sequence[Row], judges: dict[str, Judge]) -> str:
     return f"### Anything wrong, on the models that limits were fitted on\n\n{table}"
 
 
+def _draws(rows: Sequence[Row], judge: Judge) -> str:
+    """Our own rates on each draw alone."""
+
+    def body() -> Iterator[Sequence[str]]:
+        for draw in (UNSEEN, LATER):
+            mine = [r for r in rows if r["name"].startswith(draw.prefix)]
+            for kind in KINDS:
+                t = score.tally(mine, kind, "any", judge)
+                if t is not None and mine:
+                    yield f"{draw.prefix}… ({len(mine)})", kind, *map(_share, _three(t))
+
+    head = ("draw (models)", *RATES[1:])
+    return (
+        f"### Anything wrong, on each draw of unseen models\n\n{_table(head, body())}"
+    )
+
+
+def _rules(rows: Sequence[Row]) -> str:
+    """Each rule alone, against the label that it speaks of."""
+
+    def body() -> Iterator[Sequence[str]]:
+        for code in score.ANY:
+            judge, group = score.ours(("error",), None, (code,)), score.group_of(code)
+            for kind in KINDS:
+                t = score.tally(rows, kind, group, judge)
+                if t is None or not t.hits + t.alarms:
+                    continue
+                p = score.places(rows, kind, judge)
+                named = _share((p.right, p.named)) if p.named else "–"
+                yield code, kind, group, *map(_share, _three(t)), named
+
+    head = ("rule", "optimizer", "label", *RATES[2:], "named layers that are stuck")
+    return f"### By rule, errors on the unseen models\n\n{_table(head, body())}"
+
+
 def _three(t: Tally) -> tuple[tuple[int, int], ...]:
     return t.recall, t.precision, t.false_alarms
 
@@ -197,7 +234,7 @@ def _families(rows: Sequence[Row], judge: Judge) -> str:
     def body() -> Iterator[Sequence[str]]:
         families: dict[str, list[Row]] = {}
         for row in rows:
-            name = row["name"].removeprefix(UNSEEN.prefix)
+            name = row["name"].removeprefix(UNSEEN.prefix).removeprefix(LATER.prefix)
             families.setdefault(name.partition("-")[0], []).append(row)
         for family, mine in families.items():
             counts = [score.tally(mine, k, "any", judge) for k in KINDS]

@@ -114,16 +114,22 @@ def tally(rows: Iterable[Row], kind: str, group: str, judge: Judge) -> Tally | N
     return counts
 
 
-def ours(levels: Sequence[str], limits: dict[str, dict[str, float]] | None) -> Judge:
+def ours(
+    levels: Sequence[str],
+    limits: dict[str, dict[str, float]] | None,
+    rules: Sequence[str] = ANY,
+) -> Judge:
     """Returns vgaudit as a judge: with its defaults, or with fitted limits.
 
     Args:
         levels: levels of findings that count as an alarm.
         limits: fitted thresholds, by optimizer and by name.
+        rules: codes that are listened to.
     """
 
     def judge(row: Row, kind: str) -> Said:
-        found = [f for f in row["ours"]["findings"][kind] if f[1] in levels]
+        raised = row["ours"]["findings"][kind]
+        found = [f for f in raised if f[1] in levels and f[0] in rules]
         if limits is not None:
             found = _refitted(row, found, kind, limits[kind])
         flags: dict[str, list[str]] = {}
@@ -131,7 +137,7 @@ def ours(levels: Sequence[str], limits: dict[str, dict[str, float]] | None) -> J
             for group, codes in CODES.items():
                 if code in codes:
                     flags.setdefault(group, []).extend(layers)
-        anything = any(code in ANY for code, _, _ in found)
+        anything = any(code in rules for code, _, _ in found)
         kept = {g: tuple(dict.fromkeys(names)) for g, names in flags.items()}
         return Said(flags=kept, knows=frozenset(GROUPS), anything=anything)
 
@@ -151,6 +157,12 @@ def _refitted(
     if row["ours"]["features"]["dead"] >= limits["dead"]:
         kept.append(["VG302", "error", layers.get("VG302", [])])
     return kept
+
+
+def group_of(code: str) -> str:
+    """Returns the group that a rule speaks of; ``any`` where it is of several."""
+    groups = [group for group, codes in CODES.items() if code in codes]
+    return groups[0] if len(groups) == 1 else "any"
 
 
 def peer(name: str) -> Judge:

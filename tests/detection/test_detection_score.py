@@ -83,6 +83,20 @@ def test_counts_leave_out_what_is_unclear_or_sick_otherwise() -> None:
     assert counts.missed == ["vanishing-7 (sgd)"]
 
 
+def test_a_rule_alone_is_counted_by_its_own_findings() -> None:
+    both, other = row("vanishing", -6, flagged=True), row("vanishing", -7)
+    other["ours"]["findings"]["sgd"] = [["VG108", "error", ["0"]]]
+
+    for code, hits in (("VG101", 1), ("VG108", 1), ("VG201", 0)):
+        judge = score.ours(("error",), None, (code,))
+        counts = score.tally([both, other], "sgd", "vanishing", judge)
+        assert counts is not None
+        assert counts.recall == (hits, 2)
+    expected = {"VG108": "vanishing", "VG204": "exploding", "VG302": "dead"}
+    expected |= {"VG103": "any", "VG301": "any"}
+    assert {code: score.group_of(code) for code in expected} == expected
+
+
 def test_places_compare_named_layers_with_the_frozen_control() -> None:
     rows = [row("vanishing", -6, flagged=True), row("vanishing", -7)]
     found = score.places(rows, "sgd", score.ours(("error",), None))
