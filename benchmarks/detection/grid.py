@@ -2,11 +2,12 @@
 
     python benchmarks/detection/grid.py
 
-``suite.json`` is what limits are fitted on, together with two draws whose results have
-been looked at: ``fresh.json``, and ``seen.json``, which rates were reported on once.
-``unseen.json`` and ``later.json`` are what rates are reported on: the same kinds of
-models with other depths, widths, lags and initial weights, labelled and scanned for the
-first time after all limits were frozen.
+``suite.json`` is what limits are fitted on, together with draws from the same kinds of
+models, with other depths, widths, lags and initial weights, whose results have been
+looked at: ``fresh.json``, and ``seen.json``, ``unseen.json`` and ``later.json``, on
+which rates were reported once before limits were fitted on them. ``last.json`` is what
+rates are reported on: it was labelled and scanned for the first time after all limits
+were frozen.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -50,26 +51,28 @@ class Draw:
 FRESH = Draw(prefix="fresh-", models=150, seed=20_261_121, first=100)
 UNSEEN = Draw(prefix="unseen-", models=400, seed=20_261_122, first=1_000)
 LATER = Draw(prefix="later-", models=400, seed=20_261_123, first=2_000)
+LAST = Draw(prefix="last-", models=400, seed=20_261_124, first=3_000)
 HERE = Path(__file__).parent
-NAMES = ("suite", "fresh", "seen", "unseen", "later")
-FILES = tuple(HERE / f"{name}.json" for name in NAMES)
-REPORTED = FILES[3:]
+NAMES = ("suite", "fresh", "seen", "unseen", "later", "last")
+FILES = {name: HERE / f"{name}.json" for name in NAMES}
 SEEN = 270
 """Models of the second draw, first in the order of their digests, that were seen."""
 
 
 def load() -> list[Spec]:
     """Returns the specs of all suites."""
-    texts = (path.read_text() for path in FILES)
-    return [Spec(**row) for text in texts for row in json.loads(text)["models"]]
+    return [Spec(**row) for name in NAMES for row in _rows(name)]
 
 
 @cache
-def _unseen() -> frozenset[str]:
-    texts = (path.read_text() for path in REPORTED)
-    return frozenset(
-        row["name"] for text in texts for row in json.loads(text)["models"]
-    )
+def members(name: str) -> frozenset[str]:
+    """Returns the names of the models in one file."""
+    return frozenset(row["name"] for row in _rows(name))
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(FILES[name].read_text())["models"]
+    return found
 
 
 def half(name: str) -> Literal["fit", "seen", "report"]:
@@ -78,9 +81,9 @@ def half(name: str) -> Literal["fit", "seen", "report"]:
     ``fit``: limits were fitted on it from the first. ``seen``: rates were reported on
     it once, and limits are fitted on it since. ``report``: nothing was fitted on it.
     """
-    if name in _unseen():
+    if name.startswith(LAST.prefix):
         return "report"
-    return "seen" if name.startswith(UNSEEN.prefix) else "fit"
+    return "seen" if name.startswith((UNSEEN.prefix, LATER.prefix)) else "fit"
 
 
 def digest(spec: Spec) -> int:
@@ -262,14 +265,15 @@ def named(row: dict[str, object]) -> dict[str, object]:
 
 def main() -> None:
     """Writes all files anew."""
-    suite, fresh, second, later = (
+    suite, fresh, second, later, last = (
         [Spec(**row) for row in rows]  # type: ignore[arg-type]
-        for rows in (map(named, grid()), *map(drawn, (FRESH, UNSEEN, LATER)))
+        for rows in (map(named, grid()), *map(drawn, (FRESH, UNSEEN, LATER, LAST)))
     )
     looked_at = set(sorted(second, key=digest)[:SEEN])
     seen = [spec for spec in second if spec in looked_at]
     unseen = [spec for spec in second if spec not in looked_at]
-    for file, specs in zip(FILES, (suite, fresh, seen, unseen, later), strict=True):
+    parts = (suite, fresh, seen, unseen, later, last)
+    for file, specs in zip(FILES.values(), parts, strict=True):
         _write(file, specs)
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.detection.build import Spec, build
-from benchmarks.detection.grid import LATER, load
-from benchmarks.detection.grid import half as purpose
+from benchmarks.detection.grid import load, members
 from benchmarks.detection.tasks import task
 from vgaudit.api import describe
 from vgaudit.errors import CannotRewrite, CannotRun
@@ -38,10 +37,11 @@ Row = dict[str, object]
 def eligible() -> dict[str, Spec]:
     """Returns the models that repairs are measured on, by name.
 
-    The suite's third draw came after the repairs had been measured: with it the same
-    command would measure others.
+    Later draws of the suite came after the repairs had been measured: with them the
+    same command would measure others.
     """
-    return {s.name: s for s in load() if not s.name.startswith(LATER.prefix)}
+    names = frozenset.union(*map(members, ("suite", "fresh", "seen", "unseen")))
+    return {spec.name: spec for spec in load() if spec.name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,14 @@ class Sick:
     def half(self) -> str:
         """``develop`` or ``report``: a hash of the name, fixed before any run.
 
-        Of the suite's second draw ``second``: no repair was settled on it, but limits
-        of the scan were fitted on it; ``unseen``: nothing was.
+        Of the suite's second draw ``second`` and ``unseen``: no repair was settled on
+        them, and when repairs were measured, limits of the scan were fitted on the
+        first alone.
         """
-        drawn = purpose(self.spec.name)
-        if drawn != "fit":
-            return "second" if drawn == "seen" else "unseen"
+        if self.spec.name in members("unseen"):
+            return "unseen"
+        if self.spec.name in members("seen"):
+            return "second"
         digest = zlib.crc32(b"repair:" + self.spec.name.encode())
         return "report" if digest & 1 else "develop"
 

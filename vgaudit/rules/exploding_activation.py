@@ -47,7 +47,8 @@ class ExplodingActivation(Rule):
         a loss of 10⁶ in float32, and in saturated units wherever a bounded
         activation follows. Exponentials of exponentials need no large weights for it:
         four of them make infinity of an input of 1 (2.7, 15, 3·10⁶, ∞), so that
-        whatever training lets them grow ends there.
+        whatever training lets them grow ends there. Adam's steps of a fixed size can
+        be made small enough for four to learn a little, not for five.
 
     False alarms:
         A regression whose targets are that large. Exponentials whose weights are
@@ -65,7 +66,10 @@ class ExplodingActivation(Rule):
 
     growth: float = threshold(1e4, "times the first activation's input; above it")
     std: float = threshold(1e6, "standard deviation of an activation's input; above it")
-    tower: int = threshold(4, "exponentials on one another; at or above it an error")
+    tower: int = threshold(
+        4, "exponentials on one another; at or above it an error under SGD"
+    )
+    adam_tower: int = threshold(5, "the same under Adam; from `tower` on a warning")
 
     code: ClassVar[str] = "VG203"
     name: ClassVar[str] = "exploding-activation"
@@ -82,6 +86,8 @@ class ExplodingActivation(Rule):
             "warning",
         ),
         Example("four exponentials on one another", _exponentials(4), "error"),
+        Example("the same under Adam", _exponentials(4), "warning", Training("adam")),
+        Example("five under Adam", _exponentials(5), "error", Training("adam")),
     )
     QUIET: ClassVar[tuple[Example, ...]] = (
         Example("a signal of even size", chain(kind="relu")),
@@ -93,7 +99,7 @@ class ExplodingActivation(Rule):
         """Yields a row of exponentials, else the activation with the largest input."""
         tower = _tower(audit.flow.layers)
         if len(tower) >= self.tower:
-            yield self._towering(tower)
+            yield self._towering(tower, training)
             return
         seen = [
             (x, _rms(x.activation.input)) for x in audit.flow.layers if x.activation
@@ -113,18 +119,22 @@ class ExplodingActivation(Rule):
             fix = self._way_out(grown, first, layers=len(between))
             yield replace(self._finding(layer, largest, grown), fix=fix)
 
-    def _towering(self, tower: Sequence[LayerFlow]) -> Finding:
+    def _towering(self, tower: Sequence[LayerFlow], training: Training) -> Finding:
+        most = self.adam_tower if training.optimizer == "adam" else self.tower
+        fails = len(tower) >= most
+        limit = most if fails else self.tower
         first, last = (visible(layer.path) for layer in (tower[0], tower[-1]))
         return Finding(
             code=self.code,
             name=self.name,
-            level="error",
+            level="error" if fails else "warning",
             layer=place([layer.path for layer in tower]),
             layers=tuple(layer.path for layer in tower),
             message=f"{count(len(tower), 'exponential')} on one another, {first} to "
-            f"{last} (limit {self.tower}): growing weights make the signal overflow",
+            f"{last} (limit {limit} under {training.optimizer}): growing weights make "
+            "the signal overflow",
             value=len(tower),
-            limit=self.tower,
+            limit=limit,
             unit="exponentials",
             source=tower[0].source,
             fix=self.advice(

@@ -43,9 +43,9 @@ class ExplodingThroughTime(Rule):
         recurrent networks of rectified linear units”.
     """
 
-    warning: float = threshold(1.7, "decades; at or above it a warning")
-    error: float = threshold(2.0, "decades; at or above it an error under SGD")
-    adam_error: float = threshold(10.0, "decades; at or above it an error under Adam")
+    warning: float = threshold(1.2, "decades; at or above it a warning")
+    error: float = threshold(1.4, "decades; at or above it an error under SGD")
+    adam_error: float = threshold(11.5, "decades; at or above it an error under Adam")
     adam_long_error: float = threshold(
         2.8, "decades; the same over many steps, where small changes compound"
     )
@@ -76,13 +76,13 @@ class ExplodingThroughTime(Rule):
         ),
         Example(
             "an interval across the limit is unclear",
-            reader(0.1, 17, spread=0.3),
+            reader(0.1, 14, spread=0.3),
             "info",
         ),
     )
     QUIET: ClassVar[tuple[Example, ...]] = (
         Example("a layer that forgets", reader(-0.25)),
-        Example("a few steps", reader(0.2, 8)),
+        Example("a few steps", reader(0.1, 8)),
     )
 
     def check(self, audit: Audit, training: Training) -> Iterator[Finding]:

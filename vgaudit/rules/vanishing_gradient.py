@@ -91,8 +91,10 @@ class VanishingGradient(Rule):
         Under Adam the size of the gradient hardly matters by itself; what stays at
         chance are nets of sigmoid units, whose outputs are nearly constant (mean 0.5,
         hardly any spread) and drown the signal, and they get a limit of their own,
-        unless all weights are small: steps of a fixed size make those anew. A
-        net that is scanned in eval mode with statistics that were never updated is
+        unless all weights are small: steps of a fixed size make those anew. What
+        saves deeper ones under Adam is a step of its own for each layer; a layer that
+        is applied over and over has one for all, and its limit comes sooner. A net
+        that is scanned in eval mode with statistics that were never updated is
         reported as VG004 instead.
 
     Treatments:
@@ -111,7 +113,7 @@ class VanishingGradient(Rule):
 
     sgd_error: float = threshold(-3.6, "decades; below it an error under SGD")
     sgd_rectified_error: float = threshold(
-        -3.66, "decades; the same where most units are rectified (no two rails)"
+        -3.61, "decades; the same where most units are rectified (no two rails)"
     )
     sgd_centred_error: float = threshold(
         -3.75, "decades; the same where most units are centred between rails (tanh)"
@@ -121,10 +123,13 @@ class VanishingGradient(Rule):
     )
     adam_warning: float = threshold(-3.6, "decades; below it a warning under Adam")
     adam_error: float = threshold(
-        -15.0, "decades; below it an error under Adam where activations are centred"
+        -17.0, "decades; below it an error under Adam where activations are centred"
     )
     adam_offset_error: float = threshold(
         -8.1, "decades; below it an error under Adam where activations are off centre"
+    )
+    adam_shared_error: float = threshold(
+        -5.5, "decades; the same where one such layer is applied over and over"
     )
     offset: float = threshold(
         2.0, "size of an output's mean over its deviation; above it off centre"
@@ -175,6 +180,18 @@ class VanishingGradient(Rule):
             "a sigmoid layer that is applied over and over",
             _shared(chain(LOST)),
             "warning",
+        ),
+        Example(
+            "six decades of such a layer under Adam",
+            _shared(chain((-6.0, -4.5, -3.0, -1.5, 0.0))),
+            "error",
+            Training("adam"),
+        ),
+        Example(
+            "six decades of separate sigmoid layers under Adam",
+            chain((-6.0, -4.5, -3.0, -1.5, 0.0)),
+            "warning",
+            Training("adam"),
         ),
         Example(
             "small weights of a sigmoid net under Adam",
@@ -297,7 +314,10 @@ class VanishingGradient(Rule):
         kind, small = nets.kind(flow, self.offset), self._small_weights(steps)
         if training.optimizer == "adam":
             drowned = kind == "offset" and not small
-            error = self.adam_offset_error if drowned else self.adam_error
+            usual = (
+                self.adam_shared_error if nets.shared(flow) else self.adam_offset_error
+            )
+            error = usual if drowned else self.adam_error
             return ("error", error), ("warning", self.adam_warning)
         usual = {
             "rectified": self.sgd_rectified_error,

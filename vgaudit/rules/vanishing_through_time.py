@@ -64,7 +64,7 @@ class VanishingThroughTime(Rule):
     """
 
     gated_sgd_error: float = threshold(
-        -3.0, "decades; below it an error under SGD for gated cells"
+        -2.96, "decades; below it an error under SGD for gated cells"
     )
     gated_adam_error: float = threshold(
         -5.25, "decades; below it an error under Adam for gated cells"
