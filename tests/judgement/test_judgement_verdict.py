@@ -218,8 +218,8 @@ def test_an_unknown_selector_names_the_nearest(selector, message, hint) -> None:
             "VG101 vanishing-gradient has no threshold 'sgd_eror'",
             "did you mean sgd_error? it has: sgd_error, sgd_rectified_error, "
             "sgd_centred_error, shared_error, adam_warning, adam_error, "
-            "adam_offset_error, adam_shared_error, offset, small_error, small_step, small_share, "
-            "branch_layers, collapse",
+            "adam_offset_error, adam_shared_error, offset, small_error, small_step, "
+            "small_share, branch_layers, collapse",
         ),
         (
             "VG001.limit",
