@@ -54,7 +54,7 @@ class Record:
             return
         if self._end is not None and time.monotonic() >= self._end:
             raise TimeIsUp
-        figures = {k: round(v, 6) for k, v in work().items()}
+        figures = {k: float(f"{v:.6g}") for k, v in work().items()}
         self.done[run] = figures
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:

@@ -11,6 +11,7 @@ from benchmarks.papers.rai_study.grid import (
     WIDTHS,
     Cell,
     cells,
+    chosen,
     each_cells,
 )
 from benchmarks.papers.rai_study.record import Record, spread, table
@@ -56,28 +57,29 @@ def show(record: Record) -> str:
 
 def show_each(record: Record) -> str:
     """The runs whose ridge was chosen for every net by itself."""
-    return show_fresh(record, study="each", nets=tuple(each_cells()))
+    return _ridged(record, "each", tuple(each_cells()), "tune each")
 
 
-def show_fresh(
-    record: Record, *, study: str = "fresh", nets: tuple[Cell, ...] = ()
-) -> str:
+def show_fresh(record: Record) -> str:
     """The follow-up on fresh seeds."""
+    return _ridged(record, "fresh", tuple(cells()), "tune")
+
+
+def _ridged(record: Record, study: str, nets: tuple[Cell, ...], tuning: str) -> str:
     rows = []
-    for cell in nets or cells():
+    for cell in nets:
         at = {
             "activation": cell.activation,
             "depth": cell.depth,
             "width": cell.width,
             "detail": f"noise {cell.noise}",
         }
-        found = [
-            record.rows(study, method=method, **at) for method in ("rai", "label code")
-        ]
-        scores = [spread(row["score"] for row in part) for part in found]
-        ridges = ["/".join({f"{r['ridge']:g}": None for r in part}) for part in found]
-        net_of = f"{cell.activation}, {cell.depth} × {cell.width}, {cell.noise}"
-        rows.append([net_of, scores[0], ridges[0], scores[1], ridges[1]])
+        words = [f"{cell.activation}, {cell.depth} × {cell.width}, {cell.noise}"]
+        for method in ("rai", "label code"):
+            found = record.rows(study, method=method, **at)
+            words.append(spread(row["score"] for row in found))
+            words.append(f"{chosen(record, cell, method, study=tuning):g}")
+        rows.append(words)
     return table(["net, noise", "RAI", "ridge", "label code", "ridge"], rows)
 
 
