@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import vgaudit
+from vgaudit.data import open_batches
+from vgaudit.data.inputs.traceless import stand_ins
 from vgaudit.errors import CannotLoad
-from vgaudit.job import LoadOptions, ProbeOptions
+from vgaudit.job import DataOptions, LoadOptions, ProbeOptions
 from vgaudit.loading import load
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -114,3 +116,44 @@ def test_the_module_stays_as_it_was() -> None:
     assert all(torch.equal(before[n], v) for n, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert model.training
+
+
+def _state(model: nn.Module) -> list[tuple[int, bool, Tensor]]:
+    """Returns what a model holds: where, whether it learns, and the numbers."""
+    held = [*model.parameters(), *model.buffers()]
+    return [(t.data_ptr(), t.requires_grad, t.detach().clone()) for t in held]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["a script", "a script inside"])
+def test_opening_data_leaves_a_script_as_it_was(inside: bool) -> None:
+    compiled = torch.jit.script(net())
+    model = nn.Sequential(nn.Linear(5, 5), compiled) if inside else compiled
+    before = _state(model)
+
+    open_batches(model, DataOptions(inputs=("6x5",)), None)
+    with stand_ins(model), torch.no_grad():
+        model(torch.randn(6, 5))
+
+    for old, new in zip(before, _state(model), strict=True):
+        assert old[:2] == new[:2]
+        assert torch.equal(old[2], new[2])
+
+
+def test_a_file_of_samples_gives_a_script_the_gradients_of_its_eager_model(
+    tmp_path: Path,
+) -> None:
+    inputs, labels = torch.randn(12, 5), torch.arange(12) % 3
+    torch.save((inputs, labels), tmp_path / "data.pt")
+    spec = scripted(net(), tmp_path / "model.pt")
+    samples = DataOptions(data=str(tmp_path / "data.pt"), batches=1, batch_size=12)
+
+    report = vgaudit.scan(
+        spec, loss="cross-entropy", load_options=ALLOWED, data_options=samples
+    )
+
+    model = net()
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    wanted = {n: float(p.grad.norm()) for n, p in model.named_parameters()}  # type: ignore[union-attr]
+    assert report.audit is not None
+    got = {p.name: p.grad_norm for p in report.audit.flow.parameters}
+    assert got == pytest.approx(wanted, rel=1e-4, abs=1e-7)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -36,20 +37,37 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def stand_ins(model: nn.Module) -> Iterator[None]:
     """Runs ``model`` on clones of its tensors, without numbers if it is large.
 
-    Everything is put back, also what the block does to the modules.
+    Everything is put back, also what the block does to the modules. Scripts hold their
+    tensors themselves: those are run on as they are, and get their numbers back.
     """
     held = [*model.parameters(), *model.buffers()]
     lazy = any(is_lazy(tensor) for tensor in held)
     small = lazy or sum(tensor.numel() for tensor in held) <= SMALL_MODEL
     clones: dict[int, Tensor] = {}
-    with untouched(model):
+    with untouched(model), _scripts_kept(model):
         for module in model.modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
             for place in (module._parameters, module._buffers):
                 for name, tensor in place.items():
                     if tensor is not None:
                         clone = clones.setdefault(id(tensor), _clone(tensor, small))
                         place[name] = clone  # type: ignore[assignment]
         yield
+
+
+@contextlib.contextmanager
+def _scripts_kept(model: nn.Module) -> Iterator[None]:
+    """Gives the tensors of compiled modules their numbers back."""
+    scripts = [m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)]
+    held = [t for m in scripts for t in (*m.parameters(), *m.buffers())]
+    numbers = [tensor.detach().clone() for tensor in held]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, before in zip(held, numbers, strict=True):
+                tensor.copy_(before)
 
 
 def _clone(tensor: Any, small: bool) -> Tensor:
