@@ -211,6 +211,7 @@ def test_the_gap_stands_in_the_figures_of_every_epoch() -> None:
 
     assert {
         "relaxed loss",
+        "forward loss",
         "relaxation gap",
         "largest residual",
         "least label share",

@@ -53,23 +53,40 @@ class Gap:
         """The least label share of any cut; 0 where one holds nothing at all."""
         return min(share or 0.0 for share in self.label_shares)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What a report shows of it."""
+        return {
+            "relaxed loss": self.output,
+            "forward loss": self.forward,
+            "relaxation gap": self.gap,
+            "largest residual": self.residual,
+            "least label share": self.label_share,
+        }
+
 
 @torch.no_grad()
 def measure_gap(relaxation: Relaxation, batch: Batch, targets: Sequence[Tensor]) -> Gap:
     """Returns the gap of a model and its targets; the model stays as it is."""
-    model = relaxation.model
-    with frozen(model):
+    with frozen(relaxation.model):
         losses = relaxation.losses(batch, targets)
-        output = model(*batch.args, **batch.kwargs)
-    forward = relaxation.loss.function(output, batch.labels)
     scale = batch.size if relaxation.hidden.reduction == "sum" else 1
     return Gap(
         relaxed=float(losses.total) / scale,
         output=float(losses.output) / scale,
-        forward=float(forward),
+        forward=forward_loss(relaxation, batch),
         residuals=tuple(map(_residual, losses.values, targets)),
         label_shares=tuple(_share(z, batch) for z in targets),
     )
+
+
+@torch.no_grad()
+def forward_loss(relaxation: Relaxation, batch: Batch) -> float:
+    """Returns the loss of the ordinary forward pass, with nothing relaxed."""
+    model = relaxation.model
+    with frozen(model):
+        output = model(*batch.args, **batch.kwargs)
+    return float(relaxation.loss.function(output, batch.labels))
 
 
 def _residual(value: Tensor, target: Tensor) -> float:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
@@ -12,93 +11,18 @@ from torch.optim import SGD, Adam, Optimizer
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig
 from vgaudit.retraining import RetrainOptions
-from vgaudit.training.gradient import GradientTraining, split
+from vgaudit.training.gradient import GradientTraining
 from vgaudit.training.method import Entry, Method, Setup, StepOutcome
-from vgaudit.training.rai.cuts import Cuts, Place, find_cuts
-from vgaudit.training.rai.gap import measure_gap
-from vgaudit.training.rai.gate import AFTER_ARRIVAL, RATE, Gate, steps_for
-from vgaudit.training.rai.minibatch import Inference, TargetTable
-from vgaudit.training.rai.readout import PENALTY
-from vgaudit.training.rai.recipe import (
-    Recipe,
-    finish_best,
-    open_run,
-    require_alignment,
-)
-from vgaudit.training.rai.relaxed import (
-    Hidden,
-    HiddenKind,
-    Reduction,
-    Relaxation,
-    calibrate,
-)
-from vgaudit.training.rai.sweep import Per, Sweep
-from vgaudit.training.settings import read_settings
+from vgaudit.training.rai.cuts import Cuts, find_cuts
+from vgaudit.training.rai.gap import forward_loss, measure_gap
+from vgaudit.training.rai.gate import AFTER_ARRIVAL, steps_for
+from vgaudit.training.rai.recipe import finish_best, open_run, require_alignment
+from vgaudit.training.rai.relaxed import Relaxation, calibrate
+from vgaudit.training.rai.settings import RaiSettings, settings
+from vgaudit.training.rai.sweep import Sweep
+from vgaudit.training.rai.targets import InferenceTraining, TableTraining
 
 SGD_LR, ADAM_LR = 0.1, 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class RaiSettings:
-    """What ``--setting`` knows of RAI.
-
-    Attributes:
-        mode: mini-batches by ``sweep``, stored targets (``table``) or inner steps
-            (``infer``); or all samples at once (``reference``).
-        optimizer: of the weights, in mini-batches.
-        scale, per: of ``sweep``, see ``Sweep``.
-        place: where the cuts are.
-        hidden, reduction, weight: the hidden loss.
-        rate: first step of the targets. inner: steps of ``infer``.
-        steps, gate, window: of ``reference``, see ``Recipe`` and ``Gate``.
-        ridge: of the alignment; None tries several and takes the best.
-        penalty: of the readout's refit.
-    """
-
-    mode: Literal["sweep", "table", "infer", "reference"] = "sweep"
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    scale: float | None = None
-    per: Per = "tensor"
-    place: Place = "pre"
-    hidden: HiddenKind = "mse"
-    reduction: Reduction = "mean"
-    weight: float = 1.0
-    rate: float = RATE
-    inner: int | None = None
-    steps: int | None = None
-    gate: bool = True
-    window: int | None = 20
-    ridge: float | None = None
-    penalty: float = PENALTY
-
-    @property
-    def hidden_loss(self) -> Hidden:
-        """The hidden loss that the settings name."""
-        return Hidden(kind=self.hidden, reduction=self.reduction, weight=self.weight)
-
-    @property
-    def recipe(self) -> Recipe:
-        """The full-batch recipe that the settings name."""
-        return Recipe(
-            steps=self.steps,
-            gate=Gate(
-                rate=self.rate,
-                closed=self.gate,
-                window=self.window if self.gate else None,
-            ),
-            hidden=self.hidden_loss,
-            ridge=self.ridge,
-            penalty=self.penalty,
-        )
-
-
-def settings(options: RetrainOptions) -> RaiSettings:
-    """Returns the settings of RAI.
-
-    Raises:
-        BadConfig: an unknown name or a wrong value.
-    """
-    return read_settings(RaiSettings, options.settings, method="rai")
 
 
 def build(setup: Setup) -> Method:
@@ -124,10 +48,8 @@ def build(setup: Setup) -> Method:
         return SweepTraining(setup, optimizer, cuts, own)
     relaxation = Relaxation(setup.model, cuts, setup.loss, hidden=own.hidden_loss)
     if own.mode == "table":
-        table = TargetTable(relaxation, setup.example, rate=own.rate)
-        return TableTraining(setup, optimizer, table)
-    inference = Inference(relaxation, setup.example, steps=own.inner, rate=own.rate)
-    return InferenceTraining(setup, optimizer, inference)
+        return TableTraining(setup, optimizer, relaxation, own)
+    return InferenceTraining(setup, optimizer, relaxation, own)
 
 
 def _tell(setup: Setup, cuts: Cuts) -> None:
@@ -190,69 +112,6 @@ class SweepTraining(GradientTraining):
             return super()._forward(part)
 
 
-class TableTraining(GradientTraining):
-    """Mini-batches with a stored target for every sample and cut."""
-
-    def __init__(self, setup: Setup, optimizer: Optimizer, table: TargetTable) -> None:
-        super().__init__(setup, optimizer, figures=self._memory)
-        self._table = table
-        self._rows: Tensor | None = None
-
-    def step(
-        self, batch: Batch, *, rows: Tensor, parts: int, weight: float = 1.0
-    ) -> StepOutcome:
-        """Moves the targets of the batch, then takes one optimizer step."""
-        before = self._table.state_of(rows)
-        self._rows = rows
-        try:
-            outcome = super().step(batch, rows=rows, parts=parts, weight=weight)
-        except BaseException:
-            self._table.put_back(rows, before)
-            raise
-        if outcome.skipped:
-            self._table.put_back(rows, before)
-        return outcome
-
-    def _backward(self, batch: Batch, parts: int, weight: float) -> float:
-        assert self._rows is not None
-        total, start = 0.0, 0
-        for part in split(batch, parts):
-            rows = self._rows[start : start + part.size]
-            share = weight * part.size / batch.size
-            total += share * float(self._table.backward(part, rows, share=share))
-            start += part.size
-        return total
-
-    def _memory(self) -> dict[str, float]:
-        return {"target table, MB": self._table.bytes / 1e6}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the optimizer's state and the table."""
-        return {**super().state_dict(), "table": self._table.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what ``state_dict`` gave."""
-        super().load_state_dict(state)
-        self._table.load_state_dict(state["table"])
-
-
-class InferenceTraining(GradientTraining):
-    """Mini-batches with targets that are found anew for each."""
-
-    def __init__(
-        self, setup: Setup, optimizer: Optimizer, inference: Inference
-    ) -> None:
-        super().__init__(setup, optimizer)
-        self._inference = inference
-
-    def _backward(self, batch: Batch, parts: int, weight: float) -> float:
-        total = 0.0
-        for part in split(batch, parts):
-            share = weight * part.size / batch.size
-            total += share * float(self._inference.backward(part, share=share))
-        return total
-
-
 class FullBatchTraining:
     """The recipe on all samples: one step of RAI in each epoch, alignment at the end.
 
@@ -283,13 +142,16 @@ class FullBatchTraining:
     def step(
         self, batch: Batch, *, rows: Tensor, parts: int, weight: float = 1.0
     ) -> StepOutcome:
-        """Takes one step of RAI; after the recipe's last, none."""
+        """Takes one step of RAI; after the recipe's last, none.
+
+        The loss is that of the ordinary forward pass; ``figures`` has the relaxed.
+        """
         del batch, rows, parts, weight
-        if self._run.done >= self._steps:
-            return StepOutcome(loss=self._gap().output)
-        loss = self._run.step()
-        self._run.write()
-        return StepOutcome(loss=self._gap().output if loss != loss else loss)
+        loss = forward_loss(self._relaxation, self._setup.example)
+        if self._run.done < self._steps:
+            self._run.step()
+            self._run.write()
+        return StepOutcome(loss=loss)
 
     @property
     def lr(self) -> float | None:
@@ -298,14 +160,9 @@ class FullBatchTraining:
 
     def figures(self) -> dict[str, float]:
         """Returns the relaxation gap, without which no relaxed loss is shown."""
-        gap = self._gap()
-        return {
-            "relaxed loss": gap.output,
-            "relaxation gap": gap.gap,
-            "largest residual": gap.residual,
-            "least label share": gap.label_share,
-            "noise at the start": self._run.noise,
-        }
+        batch, targets = self._setup.example, self._run.targets()
+        gap = measure_gap(self._relaxation, batch, targets)
+        return {**gap.figures, "noise at the start": self._run.noise}
 
     def finish(self) -> bool:
         """Aligns the network to the targets and refits the readout."""
@@ -325,10 +182,6 @@ class FullBatchTraining:
             f"aligned to the targets with ridge {ridge:g}, readout refitted"
         )
         return True
-
-    def _gap(self) -> Any:
-        batch, targets = self._setup.example, self._run.targets()
-        return measure_gap(self._relaxation, batch, targets)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns targets, weights and the state of Rprop."""

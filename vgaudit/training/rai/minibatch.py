@@ -58,10 +58,23 @@ class Inference:
             the loss of the ordinary forward pass: at the start the targets are its
             values.
         """
+        targets, first = self._inferred(batch)
+        with frozen(self._relaxation.model), torch.enable_grad():
+            losses = self._relaxation.losses(batch, targets)
+            (share * losses.total).backward()  # type: ignore[no-untyped-call]
+        return losses.output.detach() if first is None else first
+
+    def targets(self, batch: Batch) -> list[Tensor]:
+        """Returns the targets to which the inner steps bring a batch, detached."""
+        found, _first = self._inferred(batch)
+        return [target.detach() for target in found]
+
+    def _inferred(self, batch: Batch) -> tuple[list[Tensor], Tensor | None]:
+        """Returns the targets after the inner steps, and the loss before the first."""
+        first: Tensor | None = None
         with frozen(self._relaxation.model), torch.enable_grad():
             targets = [z.requires_grad_() for z in self._relaxation.values(batch)]
             rprop = Rprop(targets, rate=self._gate.rate)
-            first: Tensor | None = None
             for step in range(self._steps):
                 losses = self._relaxation.losses(batch, targets)
                 first = losses.output.detach() if first is None else first
@@ -70,9 +83,7 @@ class Inference:
                 rprop.step(
                     [g if t >= resting else None for t, g in enumerate(gradients)]
                 )
-            losses = self._relaxation.losses(batch, targets)
-            (share * losses.total).backward()  # type: ignore[no-untyped-call]
-        return losses.output.detach() if first is None else first
+        return targets, first
 
 
 class TargetTable:
@@ -169,10 +180,27 @@ class TargetTable:
         new = self._visits[rows] == 0
         if not bool(new.any()):
             return
-        values = self._relaxation.values(batch)
-        for cut, value in zip(self._rows, values, strict=True):
-            cut[0][rows[new]] = value[new.to(value.device)]
+        for cut, target in zip(self._rows, self.targets(batch, rows), strict=True):
+            cut[0][rows[new]] = target[new.to(target.device)]
             cut[2][rows[new]] = self._rate
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, rows: Tensor) -> list[Tensor]:
+        """Returns the targets of a batch as they are.
+
+        Samples that were never seen have the forward values that they would begin
+        with.
+        """
+        self._grow(int(rows.max()) + 1)
+        found = [cut[0][rows] for cut in self._rows]
+        new = self._visits[rows] == 0
+        if bool(new.any()):
+            with frozen(self._relaxation.model):
+                values = self._relaxation.values(batch)
+            for own, value in zip(found, values, strict=True):
+                chosen = new.to(value.device)
+                own[chosen] = value[chosen].to(own.dtype)
+        return found
 
     def _grow(self, samples: int) -> None:
         """Makes room; by doubling, so that the first epoch copies little."""
