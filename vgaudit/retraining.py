@@ -128,8 +128,22 @@ class Epoch:
     figures: dict[str, float] = field(default_factory=dict)
 
     @property
+    def uniformity(self) -> float | None:
+        """Uniformity over layers: standard deviation of log10 RMS, in decades.
+
+        0 where all layers learn alike. Infinite where one layer has no gradient at
+        all; None with fewer than two layers.
+        """
+        sizes = [layer.rms for layer in self.layers]
+        if len(sizes) < 2 or not any(sizes):
+            return None
+        if not all(0.0 < size < math.inf for size in sizes):
+            return math.inf
+        return statistics.pstdev(map(math.log10, sizes))
+
+    @property
     def spread(self) -> float | None:
-        """Uniformity over layers: decades between the largest and smallest gradient.
+        """Decades between the largest and the smallest gradient of a layer.
 
         Infinite where one layer has none at all; None with fewer than two layers.
         """
@@ -150,6 +164,8 @@ class Run:
         best: number of the epoch whose weights were kept.
         stopped: why it ended before the last epoch, or empty.
         notes: statements for the user.
+        failed: why nothing came of a control, or empty; its epochs are then those
+            before that, and tell nothing of its method.
     """
 
     name: str
@@ -157,6 +173,7 @@ class Run:
     best: int
     stopped: str = ""
     notes: tuple[str, ...] = ()
+    failed: str = ""
 
     @property
     def kept(self) -> Epoch:

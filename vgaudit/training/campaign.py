@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from vgaudit.data.seeding import private_random
-from vgaudit.errors import BadConfig
+from vgaudit.errors import BadConfig, CannotWrite
 from vgaudit.retraining import Progress, RetrainOptions, Run
 from vgaudit.training import methods
 from vgaudit.training.checkpoint import Interrupted, RunFolder, differences
-from vgaudit.training.course import Course, Plan
+from vgaudit.training.course import Course, Diverged, Plan
+from vgaudit.training.failing import endings, failed
+from vgaudit.training.identity import identity
 from vgaudit.training.method import Prepared
 from vgaudit.training.runner import Runner
 from vgaudit.training.standing import epoch_of
-from vgaudit.training.weights import digest, form, put, snapshot
+from vgaudit.training.weights import put, snapshot
 from vgaudit.treatments.copying import copied
 
 USUAL_EVERY = 60.0
@@ -109,7 +110,8 @@ class Campaign:
         self._crew = course.crew
         # Both are asked of the first rank, which alone has the folder.
         self._saves = self._crew.any(around.folder is not None)
-        self._state = _State(_identity(course, prepared.model, options, around))
+        same = identity(course, prepared.model, options) if self._saves else {}
+        self._state = _State(same)
         self._runner: Runner | None = None
         self._saved = time.monotonic()
         self._at: Progress | None = None
@@ -133,17 +135,45 @@ class Campaign:
         if self._state.kept and self._crew.first:
             put(self._model, self._state.kept)
         first, *rest = self._state.done
-        return Trained(run=first, controls=tuple(rest), notes=tuple(self._notes))
+        notes = (*self._notes, *endings(rest))
+        return Trained(run=first, controls=tuple(rest), notes=notes)
 
     def _train(self, plan: Plan, state: Mapping[str, Any] | None) -> None:
-        first = not self._state.done
-        model = self._model if first else self._control_model()
-        self._runner = Runner(self._course, plan, model, state=state)
-        done = self._runner.run()
-        if first and len(self._plans) > 1 and self._crew.first:
-            self._state.kept = snapshot(model)
-        self._state.done.append(done)
+        if self._state.done:
+            done = self._control(plan, state)
+        else:
+            self._runner = Runner(self._course, plan, self._model, state=state)
+            done = self._runner.run()
+            if self._crew.first and (len(self._plans) > 1 or self._saves):
+                self._state.kept = snapshot(self._model)
         self._runner = None
+        self._state.done.append(done)
+        self._keep()
+
+    def _control(self, plan: Plan, state: Mapping[str, Any] | None) -> Run:
+        """Trains a control; whatever fails in it is told, and costs no treatment."""
+        try:
+            self._runner = Runner(
+                self._course, plan, self._control_model(), state=state
+            )
+            return self._runner.run()
+        except Interrupted:
+            raise
+        except Exception as error:
+            if self._crew.size > 1 and not isinstance(error.__cause__, Diverged):
+                # The other ranks are in the middle of a step, and would wait.
+                raise
+            begun = self._runner.record() if self._runner is not None else None
+            run = failed(plan.name, error, begun)
+            self.say(f"the control {run.name} failed: {run.failed}")
+            return run
+
+    def _keep(self) -> None:
+        """Saves between two runs: what follows may fail, and costs none of them."""
+        try:
+            self._save()
+        except CannotWrite as error:
+            self._notes.append(f"{error.message}; the training went on without it")
 
     def _control_model(self) -> nn.Module:
         assert self._untrained is not None
@@ -170,8 +200,8 @@ class Campaign:
         self._around.say(sentence)
 
     def _save(self) -> None:
-        if self._saves and self._runner is not None:
-            current = self._runner.state_dict()
+        if self._saves:
+            current = None if self._runner is None else self._runner.state_dict()
             if self._around.folder is not None:
                 self._around.folder.save(
                     {
@@ -195,7 +225,7 @@ class Campaign:
             return None
         self._state.done = [_run_of(values) for values in state["done"]]
         self._state.kept = state["kept"]
-        current: Mapping[str, Any] = state["current"]
+        current: Mapping[str, Any] | None = state["current"]
         return current
 
     def _read(self) -> dict[str, Any] | None:
@@ -246,42 +276,6 @@ def _plans(options: RetrainOptions, model: nn.Module) -> tuple[Plan, ...]:
         own = methods.control(text, options)
         plans.append(Plan(name=text, entry=methods.entry(own), options=own))
     return tuple(plans)
-
-
-def _identity(
-    course: Course, model: nn.Module, options: RetrainOptions, around: Surroundings
-) -> dict[str, Any]:
-    """Returns what must be the same for a resumed training to be the same one."""
-    if around.folder is None:
-        return {}
-    asked = {
-        f"--{name.replace('_', '-')}": _plain(value)
-        for name, value in dataclasses.asdict(options).items()
-        # How many processes share the work, and how, changes no step.
-        if name != "parallel"
-    }
-    feed = course.feed
-    return {
-        "model": type(model).__name__,
-        "tensors of the model": _summary(form(model)),
-        "weights of the model": digest(model)[:16],
-        **asked,
-        "data": feed.train.spec,
-        "training samples": feed.split.train,
-        "validation samples": feed.split.valid,
-        "samples of a step": feed.size,
-        "loss": course.loss.name,
-        "device": course.device.type,
-    }
-
-
-def _summary(lines: Sequence[str]) -> str:
-    text = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
-    return f"{len(lines)} ({text})"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _run_of(values: Mapping[str, Any]) -> Run:

@@ -18,6 +18,11 @@ from vgaudit.training.split import Feed
 if TYPE_CHECKING:
     from vgaudit.training.method import Entry
 
+
+class Diverged(Exception):
+    """Too many steps in a row could not be taken; its text says so."""
+
+
 WAY_OUT = "look at the data, lower --lr, or give --clip 1"
 
 

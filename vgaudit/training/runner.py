@@ -14,7 +14,7 @@ from vgaudit.errors import CannotRun, VgauditError
 from vgaudit.flow import GradientFlow
 from vgaudit.retraining import Epoch, LayerGradient, Progress, Run
 from vgaudit.training import randomness
-from vgaudit.training.course import WAY_OUT, Course, Plan, Watcher
+from vgaudit.training.course import WAY_OUT, Course, Diverged, Plan, Watcher
 from vgaudit.training.method import Method, Scores, Setup
 from vgaudit.training.metrics import metric_of, score
 from vgaudit.training.recorder import Recorder, from_flow, weights_of
@@ -102,12 +102,29 @@ class Runner:
         """Trains to the end and leaves the kept weights in the model.
 
         Raises:
-            VgauditError: the model or the method fail.
+            VgauditError: the model or the method fails, or it diverges before any epoch
+                was better than the model as it came.
             Interrupted: the watcher ended it; what was trained is in its checkpoint.
         """
         standing = self._standing
         if not standing.done:
             self._close(0)
+        try:
+            self._train()
+        except Diverged as error:
+            self._end_early(error)
+        else:
+            last = standing.done[-1].number
+            if standing.scores is None and standing.best != last:
+                self._take(last, None)
+            if self._method.finish():
+                self._close(standing.done[-1].number + 1, delivered=True)
+        if self._crew.first:
+            put(self.model, standing.kept)
+        return self.record()
+
+    def _train(self) -> None:
+        standing = self._standing
         while not standing.stopped and standing.epoch <= self._epochs:
             for _ in self._stepper.epoch(self._method, self._trainee):
                 self._run_steps += 1
@@ -119,11 +136,20 @@ class Runner:
             name = self._plan.name
             reason = standing.defect or "the data is used up"
             raise CannotRun(f"{name}: no step could be taken: {reason}", hint=WAY_OUT)
-        if self._method.finish():
-            self._close(standing.done[-1].number + 1, delivered=True)
-        if self._crew.first:
-            put(self.model, standing.kept)
-        return self.record()
+
+    def _end_early(self, error: Diverged) -> None:
+        """Ends a run that diverged with the best of the epochs that it finished.
+
+        Raises:
+            CannotRun: none was better than the model as it came.
+        """
+        standing = self._standing
+        if standing.best == 0:
+            raise CannotRun(f"{self._plan.name}: {error}", hint=WAY_OUT) from error
+        standing.stopped = (
+            f"in epoch {standing.epoch} of {self._epochs}, where it diverged: {error}; "
+            f"{WAY_OUT}"
+        )
 
     def record(self) -> Run:
         """Returns what was done so far."""
@@ -164,10 +190,18 @@ class Runner:
         )
         self._run_seconds += spent if trained else 0.0
         self._since = time.monotonic()
-        if delivered or number == 0 or standing.is_better(scores):
-            standing.best, standing.scores = number, scores
-            standing.kept = self._trainee.weights()
+        # Where nothing is validated, an epoch that ends in steps that cannot be taken
+        # may be the beginning of a divergence: it counts once the run has its end.
+        unsure = scores is None and standing.in_row > 0
+        if delivered or number == 0 or (standing.is_better(scores) and not unsure):
+            self._take(number, scores)
         self._judge_patience(number)
+
+    def _take(self, number: int, scores: Scores | None) -> None:
+        """Keeps the present weights as those of the best epoch."""
+        standing = self._standing
+        standing.best, standing.scores = number, scores
+        standing.kept = self._trainee.weights()
 
     def _judge_patience(self, number: int) -> None:
         standing, patience = self._standing, self._plan.options.patience

@@ -11,7 +11,7 @@ from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
 from vgaudit.probe.forward import is_out_of_memory
 from vgaudit.probe.tensors import cast
-from vgaudit.training.course import WAY_OUT, Course, Plan
+from vgaudit.training.course import WAY_OUT, Course, Diverged, Plan
 from vgaudit.training.crew import Part
 from vgaudit.training.method import Method, StepOutcome
 from vgaudit.training.split import Drawn
@@ -70,7 +70,8 @@ class Stepper:
         """Takes the steps that are left of the present epoch, one after the other.
 
         Raises:
-            CannotRun: too many could not be taken.
+            CannotRun: the model or the method fails.
+            Diverged: too many in a row could not be taken.
         """
         feed, standing = self._course.feed, self._standing
         order = feed.order(standing.epoch)
@@ -148,10 +149,9 @@ class Stepper:
         standing = self._standing
         standing.skip(defect)
         if standing.in_row >= self._plan.options.most_skipped:
-            raise CannotRun(
-                f"{self._plan.name}: {standing.in_row} steps in a row could not be "
-                f"taken; the last: {defect}",
-                hint=WAY_OUT,
+            raise Diverged(
+                f"{standing.in_row} steps in a row could not be taken; the last: "
+                f"{defect}"
             )
 
     def _everything(self) -> Batch:

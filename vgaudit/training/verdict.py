@@ -27,6 +27,8 @@ def against(treatment: Run, control: Run, *, metric: str, samples: int) -> Again
         metric: name of the metric, empty for the loss.
         samples: number of validation samples.
     """
+    if control.failed:
+        return _against(control.name, "", None)
     ours, theirs = treatment.kept, control.kept
     if metric == ACCURACY and ours.metric is not None and theirs.metric is not None:
         return _accuracies(control.name, ours.metric, theirs.metric, samples)

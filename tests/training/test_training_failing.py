@@ -1,0 +1,129 @@
+"""What goes wrong late costs nothing that was trained before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.courses import Late, net, options, same, trained
+from vgaudit.errors import CannotRun
+from vgaudit.plain import to_plain
+from vgaudit.reports.retraining import render
+from vgaudit.training import methods
+from vgaudit.training.campaign import Surroundings
+from vgaudit.training.checkpoint import RunFolder
+from vgaudit.training.method import Entry
+
+STEPS = 7
+"""Steps of an epoch: 108 samples in batches of 16."""
+
+
+def steep() -> nn.Module:
+    """Returns a seeded net that a giant step takes beyond all numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inner = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), *inner)
+
+
+@pytest.mark.parametrize("valid_split", [0.1, 0.0])
+def test_a_late_divergence_keeps_the_best_epoch_before(valid_split) -> None:
+    asked = options(
+        "adam", schedule="constant", valid_split=valid_split, most_skipped=3, lr=0.01
+    )
+    size = 8 if valid_split == 0.0 else STEPS
+    late = trained(Late(4 * size + 3), replace(asked, epochs=12))
+    short = trained(Late(1000), replace(asked, epochs=4))
+    run = late.retraining.run
+
+    assert same(late.model, short.model.state_dict())
+    assert [e.number for e in run.epochs] == [0, 1, 2, 3, 4]
+    assert run.best == short.retraining.run.best > 0
+    assert run.stopped.startswith("in epoch 5 of 12, where it diverged: 3 steps")
+    assert "the loss is nan" in run.stopped
+    for form in ("text", "json", "html"):
+        assert "in epoch 5 of 12, where it diverged" in render(
+            late.retraining, None, form=form
+        )
+
+
+def test_a_divergence_in_the_first_epoch_is_an_error() -> None:
+    with pytest.raises(CannotRun, match=r"adam: 3 steps in a row.*the loss is nan"):
+        trained(Late(STEPS - 3), options("adam", most_skipped=3, epochs=9))
+
+
+@pytest.mark.parametrize("valid_split", [0.1, 0.0])
+def test_a_run_that_only_diverges_is_an_error(valid_split) -> None:
+    asked = options("sgd", lr=1e30, most_skipped=20, valid_split=valid_split, epochs=9)
+    with pytest.raises(CannotRun, match=r"sgd: 20 steps in a row.*the loss is nan"):
+        trained(steep(), asked)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_control_that_diverges_costs_no_treatment(tmp_path, saved) -> None:
+    asked = options("adam", controls=("sgd:lr=1e30", "readout"), most_skipped=3)
+    alone = trained(steep(), replace(asked, controls=("readout",)))
+    around = Surroundings(folder=RunFolder(tmp_path / "run") if saved else None)
+    (tmp_path / "run").mkdir()
+    both = trained(steep(), asked, around)
+    found = both.retraining
+    broken, readout = found.controls
+
+    assert same(both.model, alone.model.state_dict())
+    assert found.run.best == alone.retraining.run.best
+    assert "3 steps in a row could not be taken" in broken.failed
+    assert readout.failed == ""
+    assert readout.kept.valid_loss == alone.retraining.controls[0].kept.valid_loss
+    outcomes = {judged.control: judged.outcome for judged in found.against}
+    assert outcomes["sgd:lr=1e30"] == ""
+    assert outcomes["readout"] == alone.retraining.against[0].outcome
+    for form in ("text", "json", "html"):
+        shown = render(found, None, form=form)
+        assert "the control sgd:lr=1e30 failed, and nothing can be compared" in shown
+        assert "3 steps in a row could not be taken" in shown
+    assert "failed" in json.dumps(to_plain(broken))
+
+
+def test_a_control_that_cannot_begin_is_told(monkeypatch) -> None:
+    def build(_setup: object) -> object:
+        raise RuntimeError("no such kernel\non this device")
+
+    monkeypatch.setitem(methods._GRADIENT, "sgd", Entry(build=build))  # type: ignore[arg-type]
+    done = trained(net(), options("adam", controls=("sgd",)))
+    (control,) = done.retraining.controls
+
+    assert control.failed == "RuntimeError: no such kernel"
+    assert same(done.model, trained(net(), options("adam")).model.state_dict())
+    text = render(done.retraining, None, form="text")
+    assert "sgd failed, and nothing can be compared with it: RuntimeError" in text
+
+
+def test_what_fails_after_the_treatment_leaves_its_checkpoint(
+    tmp_path, monkeypatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    asked = options("adam", controls=("sgd",))
+
+    def build(_setup: object) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, folder.held():
+        patched.setitem(methods._GRADIENT, "sgd", Entry(build=build))  # type: ignore[arg-type]
+        with pytest.raises(KeyboardInterrupt):
+            trained(net(), asked, Surroundings(folder=folder))
+
+    assert folder.holds_checkpoint()
+
+    def again(_setup: object) -> object:
+        raise AssertionError("the treatment is trained a second time")
+
+    with monkeypatch.context() as patched, folder.held():
+        patched.setitem(methods._GRADIENT, "adam", Entry(build=again))  # type: ignore[arg-type]
+        done = trained(net(), asked, Surroundings(folder=folder, resume=True))
+    whole = trained(net(), asked)
+    assert same(done.model, whole.model.state_dict())
+    assert done.retraining.against == whole.retraining.against
