@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from vgaudit.compare import Comparison
 from vgaudit.errors import CannotLoad
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
 from vgaudit.reports.comparison import SCHEMA_VERSION, comparison_lines
+from vgaudit.reports.runs import (
+    NOTHING,
+    Row,
+    decades_cell,
+    metric_cell,
+    number_cell,
+    side_by_side,
+    told,
+)
 from vgaudit.retraining import Against, Epoch, Retraining, Run
-from vgaudit.rules.wording import count, decades, number
+from vgaudit.rules.wording import count
 from vgaudit.typed import Mismatch, typed
 
 MOST = 12
 """Epochs that text shows; JSON has them all."""
 
-LABEL = 30
+LABEL = 32
 COLUMN = 14
-NOTHING = "–"
+WIDE = 18
 
 
 def render(
@@ -45,7 +54,7 @@ def render(
     if form == "json":
         record = {
             "schema_version": SCHEMA_VERSION,
-            "retraining": to_plain(done),
+            "retraining": _record(done),
             "comparison": to_plain(comparison),
         }
         return json.dumps(record, allow_nan=False, indent=1) + "\n"
@@ -55,6 +64,27 @@ def render(
         lines += ["", "gradient health", *comparison_lines(comparison, top)]
     lines += ["", *_closing(done, resume)]
     return "\n".join(lines) + "\n"
+
+
+def _record(done: Retraining) -> dict[str, Any]:
+    """Returns a training as plain values, with what follows from its epochs."""
+    return {
+        **to_plain(done),
+        "run": _run(done.run),
+        "controls": [_run(run) for run in done.controls],
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    epochs = [
+        {
+            **to_plain(epoch),
+            "spread": to_plain(epoch.spread),
+            "uniformity": to_plain(epoch.uniformity),
+        }
+        for epoch in run.epochs
+    ]
+    return {**to_plain(run), "epochs": epochs, "wander": to_plain(run.wander)}
 
 
 def parse(record: object) -> Retraining:
@@ -109,9 +139,9 @@ def _chosen(run: Run, top: int) -> set[int]:
 def _epoch(epoch: Epoch, done: Retraining) -> str:
     mark = "*" if epoch.number == done.run.best else " "
     return (
-        f"{mark} {epoch.number:>5} {_number(epoch.train_loss):>10} "
-        f"{_number(epoch.valid_loss):>10} {_metric(epoch.metric, done):>8} "
-        f"{_decades(epoch.attenuation):>11} {_decades(epoch.spread):>11} "
+        f"{mark} {epoch.number:>5} {number_cell(epoch.train_loss):>10} "
+        f"{number_cell(epoch.valid_loss):>10} {metric_cell(epoch.metric, done):>8} "
+        f"{decades_cell(epoch.attenuation):>11} {decades_cell(epoch.spread):>11} "
         f"{epoch.skipped or NOTHING:>7} {epoch.seconds:>7.1f}"
     )
 
@@ -119,37 +149,25 @@ def _epoch(epoch: Epoch, done: Retraining) -> str:
 def _runs(done: Retraining) -> Iterator[str]:
     """Yields the figures of the kept epochs side by side, from the same start."""
     runs = (done.run, *done.controls)
-    first = done.run.epochs[0]
     names = [visible(run.name, length=COLUMN - 1) for run in runs]
-    yield f"{'':<{LABEL}}" + "".join(f"{x:>{COLUMN}}" for x in ("before", *names))
-
-    def row(label: str, of: Callable[[Epoch], str]) -> str:
-        cells = [of(first), *(of(run.kept) for run in runs)]
-        return f"{label:<{LABEL}}" + "".join(f"{cell:>{COLUMN}}" for cell in cells)
-
-    if done.metric:
-        yield row(done.metric, lambda epoch: _metric(epoch.metric, done))
-    yield row("validation loss", lambda epoch: _number(epoch.valid_loss))
-    yield row("attenuation, decades", lambda epoch: _decades(epoch.attenuation))
-    yield row("gradient spread, decades", lambda epoch: _decades(epoch.spread))
-    yield row("epoch", lambda epoch: str(epoch.number))
-    wander = [NOTHING, *(_decades(run.wander, 2) for run in runs)]
-    yield f"{'gradient wander, decades':<{LABEL}}" + "".join(
-        f"{cell:>{COLUMN}}" for cell in wander
-    )
-    seconds = [NOTHING, *(f"{sum(e.seconds for e in run.epochs):.1f}" for run in runs)]
-    yield f"{'seconds':<{LABEL}}" + "".join(f"{x:>{COLUMN}}" for x in seconds)
+    for row in (Row("", ("before", *names)), *side_by_side(done)):
+        yield f"{row.label:<{LABEL}}" + "".join(f"{x:>{COLUMN}}" for x in row.cells)
     for run in runs:
         yield from _figures(run)
 
 
 def _figures(run: Run) -> Iterator[str]:
-    """Yields what the method says of itself, in the last epoch that said anything."""
-    last = next((e for e in reversed(run.epochs) if e.figures), None)
-    if last is not None:
-        yield f"{visible(run.name)}, epoch {last.number}:"
-        for name, value in last.figures.items():
-            yield f"  {visible(name):<{LABEL + 8}}{number(value):>{COLUMN}}"
+    """Yields what the method says of itself: of the kept epoch, and of the last."""
+    shown = told(run)
+    if not shown:
+        return
+    heads = "".join(f"{name:>{WIDE}}" for name, _ in shown)
+    yield f"{visible(run.name, length=LABEL):<{LABEL}}{heads}"
+    names = dict.fromkeys(name for _, epoch in shown for name in epoch.figures)
+    for name in names:
+        cells = (number_cell(epoch.figures.get(name)) for _, epoch in shown)
+        row = "".join(f"{cell:>{WIDE}}" for cell in cells)
+        yield f"  {visible(name):<{LABEL - 2}}{row}"
 
 
 def _verdicts(done: Retraining) -> list[str]:
@@ -169,6 +187,10 @@ def _verdicts(done: Retraining) -> list[str]:
 def verdict(done: Retraining, judged: Against) -> str:
     """Returns one sentence on the treatment beside a control."""
     ours, theirs = done.run.name, visible(judged.control)
+    failed = next((r.failed for r in done.controls if r.name == judged.control), "")
+    if failed:
+        why = visible(failed, length=200)
+        return f"{theirs} failed, and nothing can be compared with it: {why}"
     if not judged.outcome or judged.difference is None:
         return f"{ours} and {theirs} cannot be compared: there was no validation"
     figures = _difference(done, judged)
@@ -208,25 +230,6 @@ def _closing(done: Retraining, resume: str) -> Iterator[str]:
         yield "written: " + ", ".join(visible(name) for name in done.written)
     else:
         yield "nothing was written; -o OUT.safetensors writes the trained model"
-
-
-def _number(value: float | None) -> str:
-    return NOTHING if value is None else number(value)
-
-
-def _metric(value: float | None, done: Retraining) -> str:
-    if value is None:
-        return NOTHING
-    return f"{100 * value:.1f} %" if done.metric == "accuracy" else f"{value:.4f}"
-
-
-def _decades(value: float | None, digits: int = 1) -> str:
-    if value is None:
-        return NOTHING
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "−∞"
-    rounded = round(value, digits) + 0.0  # no negative zero
-    return decades(rounded) if digits == 1 else f"{rounded:.{digits}f}"
 
 
 def _signed(value: float, *, digits: int = 1) -> str:

@@ -35,7 +35,7 @@ def series(runs: Sequence[Run], read: Reading) -> tuple[Series, ...]:
 def draw(
     runs: Sequence[Run], *, metric: str = "", limits: Sequence[Limit] = ()
 ) -> Figure | None:
-    """Returns loss, metric and trunk over the epochs; None without any epoch.
+    """Returns loss, metric, trunk and uniformity over epochs; None without any epoch.
 
     Args:
         runs: the treatment first, then the controls.
@@ -51,6 +51,7 @@ def draw(
     for curves, title, least, shown in (
         (series(runs, lambda e: e.metric), metric or "metric", ANY, ()),
         (series(runs, lambda e: e.attenuation), "trunk, decades", (-4.0, 0.4), marks),
+        (series(runs, uniformity_of), "uniformity, decades", (0.0, 1.0), ()),
     ):
         if any(value is not None for one in curves for value in one.y):
             panels.append(_panel(curves, title, least, shown))
@@ -58,7 +59,8 @@ def draw(
         name="learning-curves",
         title="Learning curves",
         caption="The treatment and its controls, from the same start with the same "
-        "budget. The loss is that of the validation samples where there are any.",
+        "budget. The loss is that of the validation samples where there are any. "
+        "Uniformity is the standard deviation over layers of log₁₀ of the gradient.",
         picture=svg.element("div", {"class": "panels"}, *panels),
         keys=keys(loss, [_last(run, metric) for run in runs]),
         grid=_grid(runs, metric),
@@ -68,6 +70,12 @@ def draw(
 def loss_of(epoch: Epoch) -> float | None:
     """Returns the validation loss of an epoch, the training loss without one."""
     return epoch.valid_loss if epoch.valid_loss is not None else epoch.train_loss
+
+
+def uniformity_of(epoch: Epoch) -> float | None:
+    """Returns the standard deviation over layers; None where a layer has nothing."""
+    found = epoch.uniformity
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _loss(runs: Sequence[Run]) -> tuple[tuple[Series, ...], bool]:

@@ -12,8 +12,10 @@ from vgaudit.findings import Finding
 from vgaudit.flow import Audit
 from vgaudit.plain import visible
 from vgaudit.reports.charts import heatmap, learning, overlay, profile
+from vgaudit.reports.charts import own as own_figures
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
 from vgaudit.reports.html.findings import Shown, shown
+from vgaudit.reports.runs import MEANING, number_cell, side_by_side, told
 from vgaudit.reports.transport import line_of
 from vgaudit.retraining import Against, Retraining
 from vgaudit.rules.wording import count, number, percent
@@ -128,11 +130,13 @@ def retraining(done: Retraining, found: Comparison | None) -> View:
     limits = _limits(found, done.after) if found is not None else ()
     drawn = (learning.draw(runs, metric=done.metric, limits=limits),)
     maps = tuple(heatmap.draw(run) for run in runs[:MOST_HEATMAPS])
+    own = tuple(own_figures.draw(run) for run in runs)
+    charts = (*drawn, *own, *maps)
     blocks = [
         Block(
             title="Training",
-            charts=tuple(chart for chart in (*drawn, *maps) if chart is not None),
-            tables=tuple(_against(done)),
+            charts=tuple(chart for chart in charts if chart is not None),
+            tables=(*_beside(done), *_against(done)),
         )
     ]
     if found is not None:
@@ -147,8 +151,16 @@ def retraining(done: Retraining, found: Comparison | None) -> View:
         headline=_moved(found) if found is not None else _trained(done),
         lead=f"{_trained(done)} {visible(done.split.how).capitalize()}.{stopped}",
         blocks=tuple(blocks),
-        notes=_notes((*done.run.notes, *done.notes), done.written),
+        notes=_notes((*_said(done), *done.notes), done.written),
     )
+
+
+def _said(done: Retraining) -> Iterator[str]:
+    """Yields the notes of every run, and why nothing came of one."""
+    for run in (done.run, *done.controls):
+        if run.failed:
+            yield f"{run.name} failed, nothing can be compared with it: {run.failed}"
+        yield from (f"{run.name}: {sentence}" for sentence in run.notes)
 
 
 def _moved(found: Comparison) -> str:
@@ -276,6 +288,28 @@ def _trained(done: Retraining) -> str:
     trained = count(last.number if last is not None else 0, "epoch")
     samples = count(done.split.train, "sample")
     return f"{trained}{steps} on {samples}; epoch {done.run.best} was kept."
+
+
+def _beside(done: Retraining) -> Iterator[Table]:
+    """Yields the kept epochs side by side, and what methods say of themselves."""
+    if not done.run.epochs:
+        return
+    runs = (done.run, *done.controls)
+    columns = ("", "#before", *(f"#{called(run.name)}" for run in runs))
+    rows = tuple((row.label, *row.cells) for row in side_by_side(done))
+    yield Table("The kept epoch of each run", Grid(columns, rows, MEANING))
+    for run in runs:
+        shown = told(run)
+        names = dict.fromkeys(name for _, epoch in shown for name in epoch.figures)
+        heads = ("", *(f"#{head}" for head, _ in shown))
+        cells = tuple(
+            (called(name), *(number_cell(e.figures.get(name)) for _, e in shown))
+            for name in names
+        )
+        if cells:
+            yield Table(
+                f"What {called(run.name)} reports of itself", Grid(heads, cells)
+            )
 
 
 def _against(done: Retraining) -> Iterator[Table]:

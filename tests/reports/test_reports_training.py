@@ -1,0 +1,152 @@
+"""Reports on trainings: what follows from the recorded flow, in every format."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.reports_html.reading import Element, number, read
+from tests.training.courses import net, options, record
+from vgaudit.reports import retraining as words
+from vgaudit.retraining import Epoch, LayerGradient, Retraining, Run
+
+
+@pytest.fixture(scope="module")
+def done() -> Retraining:
+    return record(net(depth=4), options("sdagd", controls=("adam",)))
+
+
+def epoch(number: int, *sizes: float) -> Epoch:
+    layers = tuple(
+        LayerGradient(layer=str(i), rms=x, relative=None, to_weight=None)
+        for i, x in enumerate(sizes)
+    )
+    return Epoch(
+        number=number,
+        steps=number,
+        train_loss=1.0,
+        valid_loss=1.0,
+        metric=None,
+        lr=0.1,
+        seconds=1.0,
+        layers=layers,
+    )
+
+
+def logs(record: dict[str, Any]) -> list[float]:
+    return [math.log10(layer["rms"]) for layer in record["layers"]]
+
+
+def table(page: Element, label: str) -> list[list[str]]:
+    return next(
+        x.rows() for x in page.every("table") if x.attributes["aria-label"] == label
+    )
+
+
+def test_uniformity_is_the_deviation_over_layers() -> None:
+    # log10: 0, 1, 2, with deviation √(2/3).
+    assert epoch(1, 1.0, 10.0, 100.0).uniformity == pytest.approx((2 / 3) ** 0.5)
+    assert epoch(1, 3.0, 3.0).uniformity == 0.0
+    assert epoch(1, 1.0, 0.0).uniformity == math.inf
+    assert epoch(1, 1.0).uniformity is None
+    assert epoch(1).uniformity is None
+
+
+def test_json_has_what_follows_from_its_layers(done) -> None:
+    text = words.render(done, None, form="json")
+    written = json.loads(text)["retraining"]
+
+    for run in (written["run"], *written["controls"]):
+        tracks = []
+        for entry in run["epochs"]:
+            sizes = logs(entry)
+            assert entry["spread"] == pytest.approx(max(sizes) - min(sizes))
+            assert entry["uniformity"] == pytest.approx(statistics.pstdev(sizes))
+            tracks.append(sizes)
+        wander = [statistics.pstdev(track) for track in zip(*tracks[1:], strict=True)]
+        assert run["wander"] == pytest.approx(statistics.median(wander))
+    assert words.parse(written) == done
+
+
+def test_figures_that_are_not_finite_stay_json(done) -> None:
+    dead = replace(done, run=Run(name="x", epochs=(epoch(0, 1.0, 0.0),), best=0))
+    written = json.loads(words.render(dead, None, form="json"))["retraining"]["run"]
+
+    assert written["epochs"][0]["uniformity"] == "inf"
+    assert written["wander"] is None
+
+
+def test_text_and_html_show_the_same_figures_of_the_kept_epochs(done) -> None:
+    text = words.render(done, None, form="text").splitlines()
+    page = read(words.render(done, None, form="html"))
+    heads, *rows = table(page, "The kept epoch of each run")
+
+    assert ["", "before", "sdagd", "adam"] == heads
+    for label, *cells in rows:
+        line = next(line for line in text if line.startswith(f"{label} "))
+        assert line.split(label)[1].split() == " ".join(cells).split()
+    found = {label: cells for label, *cells in rows}
+    runs = (done.run, done.controls[0])
+    for cell, run in zip(found["gradient wander, decades"][1:], runs, strict=True):
+        assert number(cell) == pytest.approx(run.wander, abs=0.005)
+    for cell, run in zip(found["gradient uniformity, decades"][1:], runs, strict=True):
+        sizes = [math.log10(layer.rms) for layer in run.kept.layers]
+        assert number(cell) == pytest.approx(statistics.pstdev(sizes), abs=0.05)
+
+
+def test_uniformity_has_a_curve_of_its_own(done) -> None:
+    page = read(words.render(done, None, form="html"))
+    titles = [x.one("h4").text for x in page.every("div", "panel")]
+
+    assert "uniformity, decades" in titles
+
+
+def test_the_phases_of_sdagd_stand_in_every_format(done) -> None:
+    kept = done.run.kept
+    text = words.render(done, None, form="text")
+    page = read(words.render(done, None, form="html"))
+    rows = table(page, "What sdagd reports of itself")
+
+    assert [f"epoch {kept.number} (kept)"] == rows[0][1:2]
+    cells = {name: number(first) for name, first, *_ in rows[1:]}
+    assert cells == {n: pytest.approx(x, rel=0.01) for n, x in kept.figures.items()}
+    assert all(f"  {name}" in text for name in kept.figures)
+    assert "Figures of its own: sdagd" in [x.text for x in page.every("h3")]
+
+
+@pytest.mark.parametrize("mode", ["table", "infer", "reference"])
+def test_no_report_on_a_relaxed_training_is_without_its_gap(mode: str) -> None:
+    asked = options("rai", epochs=4, settings={"mode": mode})
+    done = record(net(), asked)
+    last = done.run.epochs[-1]
+    text = words.render(done, None, form="text")
+    page = read(words.render(done, None, form="html"))
+    curves = table(page, "Figures of its own: rai")
+
+    for name in ("relaxed loss", "forward loss", "relaxation gap", "largest residual"):
+        assert f"  {name} " in text
+        column = curves[0].index(name)
+        assert number(curves[-1][column]) == pytest.approx(
+            last.figures[name], rel=0.01, abs=1e-9
+        )
+    assert [str(e.number) for e in done.run.epochs[1:]] == [
+        row[0] for row in curves[1:]
+    ]
+    written = json.loads(words.render(done, None, form="json"))
+    figures = written["retraining"]["run"]["epochs"][-1]["figures"]
+    assert figures["relaxation gap"] == last.figures["relaxation gap"]
+
+
+def test_a_failed_control_says_so_in_html(done) -> None:
+    failed = replace(done.controls[0], failed="20 steps in a row could not be taken")
+    page = read(words.render(replace(done, controls=(failed,)), None, form="html"))
+    rows = table(page, "The kept epoch of each run")
+
+    assert "failed" in {row[3] for row in rows[1:]}
+    notes = [x.text for x in page.every("li")]
+    assert any("adam failed" in n and "20 steps in a row" in n for n in notes)
