@@ -244,3 +244,47 @@ def test_what_cannot_be_reached_is_refused(
     with pytest.raises(CannotRewrite, match="VG701 nothing was converted") as caught:
         treated(model, X, to=to)
     assert reason in caught.value.message
+
+
+def unbiased() -> nn.Module:
+    torch.manual_seed(1)
+    layers = [nn.Linear(6, 8, bias=False), nn.Tanh(), nn.Linear(8, 8, bias=False)]
+    return nn.Sequential(*layers, nn.Tanh(), nn.Linear(8, 3, bias=False))
+
+
+def exported(model: nn.Module) -> nn.Module:
+    """Returns a program for batches of 16, as a file of it is opened."""
+    return torch.export.unflatten(torch.export.export(model, (X,)))
+
+
+@pytest.mark.filterwarnings("error:Accessing the data pointer")
+def test_an_exported_program_is_rescaled_as_its_eager_model() -> None:
+    eager = unbiased()
+
+    done = treated(exported(eager), X, to="rescale")
+
+    wanted = treated(eager, X, to="rescale")
+    assert len(done.edits) == len(wanted.edits) == 2
+    torch.testing.assert_close(done.model(X), wanted.model(X), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(done.model(X), eager(X), rtol=1e-2)
+
+
+def test_an_exported_program_is_rotated_to_the_limit_or_keeps_its_function() -> None:
+    eager = unbiased()
+
+    kept = treated(exported(eager), X, to="ar", preserve=True)
+    done = treated(exported(eager), X, to="ar", limit=1.5)
+
+    assert len(kept.edits) == len(done.edits) == 2
+    torch.testing.assert_close(kept.model(X), eager(X))
+    z = X @ done.model.get_submodule("0").weight.t()
+    largest = z.detach().abs().flatten().quantile(0.99, interpolation="nearest")
+    assert float(largest) == pytest.approx(1.5, rel=1e-3)
+
+
+def test_operations_of_a_program_cannot_be_replaced_and_it_says_why() -> None:
+    program = exported(unbiased())
+
+    with pytest.raises(CannotRewrite, match="has no source: convert the eager") as told:
+        treated(program, X, to="adact")
+    assert told.value.hint == "try another treatment: ar or rescale"

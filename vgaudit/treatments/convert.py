@@ -299,7 +299,8 @@ def _nothing(options: ConvertOptions, refusals: Sequence[Refusal]) -> CannotRewr
     reasons = list(dict.fromkeys(f"{r.path}: {r.reason}" for r in refusals))
     shown = "; ".join(reasons[:_SHOWN]) or "the model has no activation"
     more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+    others = (name for name in ("ar", "adact", "rescale") if name != options.to)
     return CannotRewrite(
         f"VG701 nothing was converted: {shown}{more}",
-        hint="try another treatment: ar, adact or rescale",
+        hint=f"try another treatment: {' or '.join(others)}",
     )

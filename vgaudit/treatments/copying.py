@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,13 @@ def copied(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     Raises:
         CannotRewrite: there is no copy all the same.
     """
+    with warnings.catch_warnings():
+        # Exported programs hold such tensors, which are asked where they lie.
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
+        return _copied(model)
+
+
+def _copied(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     try:
         return copy.deepcopy(model), ()
     except Exception:

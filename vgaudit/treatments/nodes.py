@@ -76,14 +76,17 @@ ATTENTION_WEIGHT, ATTENTION_BIAS = 11, 12
 
 
 def name_of(node: fx.Node) -> str:
-    """Returns the bare name of the function that a node calls."""
+    """Returns the bare name of the function that a node calls.
+
+    An operation of an exported program, ``aten.linear.default``, is ``linear`` too.
+    """
     if node.op != "call_function":
         return node.op
     owner = getattr(node.target, "__self__", None)
     name = str(getattr(node.target, "__name__", node.target))
     if name == "__get__" and owner is not None:
         name = str(getattr(owner, "__name__", name))
-    return name.strip("_")
+    return name.partition(".")[0].strip("_")
 
 
 def act_of(node: fx.Node) -> Act | None:

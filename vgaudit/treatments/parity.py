@@ -9,10 +9,8 @@ from torch import nn
 from vgaudit.conversion import ConvertOptions, Edit
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRewrite
-from vgaudit.probe.passes import shrink
 from vgaudit.treatments import running
 
-_SAMPLES = 8
 _ROUNDING = 1e-5
 """Of the largest output, or of 1."""
 
@@ -25,13 +23,17 @@ def sites_equal(
     Outputs alone do not tell: a head that starts at zero hides every difference.
     """
     paths = list(dict.fromkeys(_standing(before, edit.path) for edit in edits))
-    small = shrink(batch, min(batch.size, _SAMPLES))
-    for mode in running.MODES:
-        old = running.outputs_of(before, paths, small, mode)
-        new = running.outputs_of(after, paths, small, mode)
-        if any(running.largest_difference(old[path], new[path]) > 0 for path in paths):
-            return False
-    return True
+
+    def equal(given: Batch) -> bool:
+        for mode in running.MODES:
+            old = running.outputs_of(before, paths, given, mode)
+            new = running.outputs_of(after, paths, given, mode)
+            pairs = ((old[path], new[path]) for path in paths)
+            if any(running.largest_difference(*pair) > 0 for pair in pairs):
+                return False
+        return True
+
+    return running.on_few(equal, batch)
 
 
 def _standing(model: nn.Module, path: str) -> str:

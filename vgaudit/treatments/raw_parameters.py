@@ -28,6 +28,7 @@ from vgaudit.nn import (
     rotated_parameters,
     set_parameter_limit_,
 )
+from vgaudit.probe.naming import name_of
 from vgaudit.treatments import rotation_options as wanted_of
 from vgaudit.treatments import running
 from vgaudit.treatments.done import Done
@@ -90,7 +91,7 @@ class _Watching(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
+        name = name_of(func)
         if name == ATTENTION and self._is_mine(args[ATTENTION_WEIGHT]):
             with torch._C.DisableTorchFunction():
                 self.met.add(_attended(func, args, kwargs), out[0])
@@ -125,7 +126,7 @@ def _attended(func: Any, args: Any, kwargs: Any) -> Tensor:
 
 def _adds(func: Callable[..., Any]) -> bool:
     """Tells ``addmm`` and ``baddbmm``, whose first argument is no factor."""
-    return "add" in getattr(func, "__name__", "")
+    return "add" in name_of(func)
 
 
 def treat_in(

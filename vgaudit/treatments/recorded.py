@@ -20,14 +20,11 @@ from vgaudit.data.batch import Batch
 from vgaudit.nn import ACTIVATIONS
 from vgaudit.probe import activations, provenance, units
 from vgaudit.probe.capture import Recorder
-from vgaudit.probe.passes import shrink
 from vgaudit.probe.recording import Site
 from vgaudit.probe.state import Twin, eager, prepare_mode, untouched
 from vgaudit.probe.tensors import cast, tensors_in
 from vgaudit.treatments.callsites import CallSite, call_site
-from vgaudit.treatments.running import call_with
-
-_SAMPLES = 8
+from vgaudit.treatments.running import call_with, on_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +85,17 @@ def record(model: nn.Module, batch: Batch) -> fx.Graph:
     Raises:
         CannotRun: the model fails on the batch.
     """
-    small = shrink(batch, min(batch.size, _SAMPLES))
+    return on_few(lambda few: _recorded(model, few), batch)
+
+
+def _recorded(model: nn.Module, batch: Batch) -> fx.Graph:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     twin = Twin(model, device=device, dtype=None)
     names: dict[int, str] = {}
     for name, tensor in twin.state.items():
         names.setdefault(id(tensor), name)
-    recorder = GraphRecorder(model, small.size, names)
-    args, kwargs = cast((small.args, small.kwargs), device=device, dtype=None)
+    recorder = GraphRecorder(model, batch.size, names)
+    args, kwargs = cast((batch.args, batch.kwargs), device=device, dtype=None)
     provenance.mark((args, kwargs))
     with untouched(model), eager(model), twin.standing_in(model):
         prepare_mode(model, "train")

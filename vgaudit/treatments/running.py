@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
+from vgaudit.probe.passes import shrink
 from vgaudit.probe.state import eager, prepare_mode, untouched
 from vgaudit.probe.tensors import cast, tensors_in
 
+T = TypeVar("T")
 Mode = Literal["train", "eval"]
 MODES: tuple[Mode, ...] = ("train", "eval")
+_FEW = 8
 
 
 @contextlib.contextmanager
@@ -33,6 +36,24 @@ def observing(model: nn.Module, mode: Mode) -> Iterator[None]:
         finally:
             for buffer, before in buffers:
                 buffer.copy_(before)
+
+
+def on_few(work: Callable[[Batch], T], batch: Batch) -> T:
+    """Returns what ``work`` makes of a few samples of a batch.
+
+    Some models take one size of batch, such as programs that were exported for it:
+    where the few do not run, all do.
+
+    Raises:
+        CannotRun: neither runs.
+    """
+    few = shrink(batch, min(batch.size, _FEW))
+    try:
+        return work(few)
+    except CannotRun:
+        if few.size == batch.size:
+            raise
+        return work(batch)
 
 
 def call(model: nn.Module, batch: Batch) -> Any:

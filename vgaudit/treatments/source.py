@@ -22,6 +22,8 @@ from vgaudit.treatments.functions import (
 Span = tuple[int, int, int, int]
 """First and last line, counted from the function's first; first and last column."""
 
+_OPERATION = "OpOverload."
+
 
 @dataclass(frozen=True, slots=True)
 class Callee:
@@ -127,6 +129,11 @@ def _method(module: nn.Module, site: CallSite) -> tuple[str, FunctionType]:
 
 def _callee(call: ast.Call, method: FunctionType, within: Within) -> tuple[Callee, str]:
     """Returns the function between, and the activation as written in it."""
+    if within.code.co_qualname.startswith(_OPERATION):
+        raise CannotRewrite(
+            "VG701 an operation of an exported program, which has no source: convert "
+            "the eager model, and export it again"
+        )
     written = ast.unparse(call.func)
     function = named_in(method.__globals__, written)
     certain = function is not None and _is(function, within)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import pickle
 import tempfile
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -103,7 +105,29 @@ def save(
     return target, beside
 
 
-def _pickle(model: nn.Module, part: Path, target: Path) -> None:
+class _Nowhere(io.RawIOBase):
+    """Takes what is written, and keeps none of it."""
+
+    def writable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Returns the number of bytes."""
+        return len(data)
+
+
+def check_pickles(model: nn.Module, target: Path) -> None:
+    """Refuses a module that ``save`` could not write to ``target`` as it is.
+
+    Raises:
+        CannotWrite: the target is for a pickle, which has no name for a part of it.
+    """
+    if target.suffix == ".pt":
+        _pickle(model, cast(IO[bytes], _Nowhere()), target)
+
+
+def _pickle(model: nn.Module, part: Path | IO[bytes], target: Path) -> None:
     """Writes the whole module.
 
     Raises:
@@ -111,8 +135,11 @@ def _pickle(model: nn.Module, part: Path, target: Path) -> None:
     """
     try:
         torch.save(model, part)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        # All three are what pickle raises of local classes, lambdas, locks and files.
+    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
+        # The first three are what pickle raises of local classes, lambdas, locks and
+        # files; the last comes from objects of torch's own library.
+        if isinstance(error, RuntimeError) and "pickle" not in str(error):
+            raise
         raise CannotWrite(
             f"{visible(str(target))}: the module cannot be pickled: "
             f"{visible(str(error))}",

@@ -26,15 +26,12 @@ from vgaudit.probe import graph as graphs
 from vgaudit.probe import operations, provenance
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.graph import Graph, Plan
-from vgaudit.probe.passes import shrink
 from vgaudit.probe.state import Twin, eager, prepare_mode, untouched, unwrap
 from vgaudit.probe.tensors import cast, differentiable
 from vgaudit.training.rai.splice import Spot, is_value
-from vgaudit.treatments.running import call_with
+from vgaudit.treatments.running import call_with, on_few
 
 Place = Literal["pre", "post"]
-
-_SAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ def find_cuts(model: nn.Module, batch: Batch, *, place: Place = "pre") -> Cuts:
         CannotRewrite: there is no place to cut, with the reason.
     """
     model = unwrap(model)
-    recorder, names, heads = _record(model, batch)
+    recorder, names, heads = on_few(lambda few: _record(model, few), batch)
     if not heads:
         raise CannotRewrite(
             "no cut is possible: the output does not depend on the weights",
@@ -177,12 +174,11 @@ def linear_operands(
 def _record(
     model: nn.Module, batch: Batch
 ) -> tuple[_Calls, dict[int, str], list[Tensor]]:
-    small = shrink(batch, min(batch.size, _SAMPLES))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     twin = Twin(model, device=device, dtype=None, unfreeze=True)
     names = {id(tensor): name for name, tensor in twin.parameters.items()}
-    recorder = _Calls(model, small.size, names)
-    args, kwargs = cast((small.args, small.kwargs), device=device, dtype=None)
+    recorder = _Calls(model, batch.size, names)
+    args, kwargs = cast((batch.args, batch.kwargs), device=device, dtype=None)
     with untouched(model), eager(model), twin.standing_in(model):
         prepare_mode(model, "train")
         provenance.mark((args, kwargs))
