@@ -46,7 +46,7 @@ class Changes:
         texts = given["report"] or ()
         files = destinations(texts, inputs=inputs, force=given["force"])
         for form in (given["format"], *(form for form, _ in files)):
-            _check(form)
+            require_change(form)
         return cls(given["format"], files, quiet=bool(given.get("quiet")))
 
     def deliver(self, render: Callable[[str], str]) -> None:
@@ -64,7 +64,12 @@ class Changes:
             show(render(self.form))
 
 
-def _check(form: str) -> None:
+def require_change(form: str) -> None:
+    """Makes sure that a format can show a change.
+
+    Raises:
+        BadConfig: it is unknown, or shows one scan alone.
+    """
     renderer(form)
     if form not in FORMS:
         raise BadConfig(

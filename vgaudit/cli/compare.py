@@ -17,7 +17,9 @@ def compare(
     before: Annotated[
         str,
         typer.Argument(
-            help="A report written by --report json=PATH, or a model as for scan.",
+            help="A report written by --report json=PATH, or a model as for scan. Of "
+            "a training or conversion the scan after it; FILE.json#before is the one "
+            "before.",
             show_default=False,
         ),
     ],
@@ -32,7 +34,7 @@ def compare(
     timeout: o.Timeout = 1800.0,
     max_memory: o.MaxMemory = None,
     gating: g.Gating,
-    reporting: g.Reporting,
+    reporting: g.ChangeReporting,
     top: o.Top = 20,
     terminal: g.Terminal,
     trust: g.Trust,

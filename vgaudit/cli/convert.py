@@ -45,7 +45,7 @@ def convert(
     timeout: o.Timeout = 1800.0,
     max_memory: o.MaxMemory = None,
     judging: g.Judging,
-    reporting: g.Reporting,
+    reporting: g.ChangeReporting,
     top: o.Top = 12,
     terminal: g.Terminal,
     trust: g.Trust,

@@ -78,6 +78,15 @@ class Reporting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeReporting:
+    """Where the report on a change goes, and in which form."""
+
+    format: o.ChangeFormat = "text"
+    report: o.ReportTo = None
+    force: o.Force = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Terminal:
     """What is said on standard error."""
 

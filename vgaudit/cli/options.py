@@ -282,6 +282,14 @@ Format = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+ChangeFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="Of standard output: text, json or html.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 ReportTo = Annotated[
     list[str] | None,
     typer.Option(

@@ -6,15 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vgaudit.errors import BadConfig
 from vgaudit.findings import Report
 from vgaudit.judge import Policy
+from vgaudit.plain import visible
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def is_report(spec: str) -> bool:
     """Tells a report from a model: JSON is none."""
-    return Path(spec).suffix == ".json"
+    return Path(_named(spec)[0]).suffix == ".json"
+
+
+def _named(spec: str) -> tuple[str, str]:
+    """Returns a file and which of its scans: ``train.json#before``."""
+    file, _, part = spec.rpartition("#")
+    return (file, part) if file and part in ("before", "after") else (spec, "")
 
 
 def sides(
@@ -30,20 +38,47 @@ def sides(
     Raises:
         VgauditError: a report cannot be read, a model cannot be loaded or run.
     """
-    first, second = (_side(spec, given, policy) for spec in specs)
+    first, second = (
+        _archived(spec, number, same=specs[0] == specs[1], policy=policy)
+        if is_report(spec)
+        else _scanned(spec, given, policy)
+        for number, spec in enumerate(specs)
+    )
     return first, second
 
 
-def _side(spec: str, given: Mapping[str, Any], policy: Policy) -> Report:
-    from vgaudit.cli import jobs
+def _archived(spec: str, number: int, *, same: bool, policy: Policy) -> Report:
+    """Returns a report, or the verdict on a scan in the report of a change.
+
+    Of the report of a training the scan after it is meant; of one that is named twice
+    the scan before it comes first.
+    """
     from vgaudit.cli.output import read
+    from vgaudit.judge import judge
+    from vgaudit.reports.archive import archived
+    from vgaudit.reports.json import parse
+
+    file, part = _named(spec)
+    text = read(Path(file))
+    change = archived(text)
+    if change is not None:
+        before = part == "before" or (same and not part and number == 0)
+        return judge(change.scan("before" if before else "after"), policy)
+    if part:
+        raise BadConfig(
+            f"{visible(file)} is the report of one scan and has no {part}",
+            hint=f"name it without #{part}",
+        )
+    return parse(text)
+
+
+def _scanned(spec: str, given: Mapping[str, Any], policy: Policy) -> Report:
+    from vgaudit.cli import jobs
     from vgaudit.cli.process import run
     from vgaudit.cli.progress import Phases
     from vgaudit.judge import judge
-    from vgaudit.reports.json import parse, parse_audit
+    from vgaudit.reports.json import parse_audit
 
-    if is_report(spec):
-        return parse(read(Path(spec)))
     mine = {
         **given,
         "model": spec,

@@ -21,6 +21,14 @@ from vgaudit.reports.escaping import inert_json
 from vgaudit.typed import Mismatch, adapter, typed
 
 SCHEMA_VERSION = "1.0"
+KINDS = {
+    "retraining": "training",
+    "conversion": "conversion",
+    "fixing": "repair",
+    "comparison": "comparison",
+}
+"""Key of a document on a change → what it is the report of; the first decides."""
+
 T = TypeVar("T")
 _URL = "https://json-schema.org/draft/2020-12/schema"
 
@@ -96,6 +104,12 @@ def parse(text: str) -> Report:
         raise CannotLoad(
             f"not a report that this version reads: schema_version {visible(found)}",
             hint=f"vgaudit {__version__} reads schema_version {SCHEMA_VERSION}",
+        )
+    change = next((name for key, name in KINDS.items() if key in record), "")
+    if change and "status" not in record:
+        raise CannotLoad(
+            f"the report of a {change}, not of a scan",
+            hint="`vgaudit report FILE` shows it, `vgaudit compare` takes its scans",
         )
     document = _validated(Document, record, "report")
     return Report(**{f.name: getattr(document, f.name) for f in fields(Report)})

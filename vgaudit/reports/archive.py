@@ -1,0 +1,154 @@
+"""Archived JSON reports on changes: told apart, shown again, and their scans.
+
+Trainings, conversions, repairs and comparisons are written by ``--report json=PATH``
+as one object each; what it is, its keys tell. Reports of ``scan`` and ``check`` are
+not of this module: see ``reports.json`` and ``reports.suites``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from vgaudit import __version__
+from vgaudit.compare import Comparison
+from vgaudit.conversion import Conversion
+from vgaudit.errors import CannotLoad
+from vgaudit.fixing import Fixing
+from vgaudit.flow import Audit
+from vgaudit.plain import visible
+from vgaudit.reports import comparison, fixing, retraining
+from vgaudit.reports.json import KINDS, SCHEMA_VERSION
+from vgaudit.retraining import Retraining
+from vgaudit.typed import Mismatch, typed
+
+T = TypeVar("T")
+Part = Literal["before", "after"]
+
+RESUME = "the same command with --resume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archived:
+    """A report on a change.
+
+    Attributes:
+        kind: ``training``, ``conversion``, ``repair`` or ``comparison``.
+        render: returns it as ``text``, ``json`` or ``html``, with so many rows of a
+            kind in text.
+        before, after: its scans, where it holds them.
+    """
+
+    kind: str
+    render: Callable[[str, int], str]
+    before: Audit | None = None
+    after: Audit | None = None
+
+    def scan(self, part: Part) -> Audit:
+        """Returns one of its scans.
+
+        Raises:
+            CannotLoad: it holds none.
+        """
+        found = self.before if part == "before" else self.after
+        if found is not None:
+            return found
+        hint = "give two reports of scan"
+        if part == "after" and self.before is not None:
+            hint = "it was not finished; FILE.json#before is the scan before it"
+        raise CannotLoad(
+            f"the report of a {self.kind} holds no scan {part} it", hint=hint
+        )
+
+
+def archived(text: str) -> Archived | None:
+    """Returns the report on a change in a text; None where it is none.
+
+    Raises:
+        CannotLoad: it is one that this version cannot read.
+    """
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    key = next((key for key in KINDS if isinstance(record.get(key), dict)), None)
+    if key is None:
+        return None
+    found = str(record.get("schema_version", "missing"))
+    if found.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        raise CannotLoad(
+            f"not a report that this version reads: schema_version {visible(found)}",
+            hint=f"vgaudit {__version__} reads schema_version {SCHEMA_VERSION}",
+        )
+    return _OPEN[key](record)
+
+
+def _training(record: dict[str, Any]) -> Archived:
+    done = _read(Retraining, record["retraining"], "training")
+    both = _comparison(record)
+    return Archived(
+        kind="training",
+        render=lambda form, top: retraining.render(
+            done, both, form=form, top=top, resume=RESUME
+        ),
+        before=done.before,
+        after=done.after,
+    )
+
+
+def _conversion(record: dict[str, Any]) -> Archived:
+    done = _read(Conversion, record["conversion"], "conversion")
+    both = _comparison(record)
+    return Archived(
+        kind="conversion",
+        render=lambda form, top: comparison.render_conversion(
+            done, both, form=form, top=top
+        ),
+        before=done.before,
+        after=done.after,
+    )
+
+
+def _repair(record: dict[str, Any]) -> Archived:
+    done = _read(Fixing, record["fixing"], "repair")
+    return Archived(
+        kind="repair",
+        render=lambda form, _top: fixing.render(done, form=form, resume=RESUME),
+        before=done.before,
+        after=done.after,
+    )
+
+
+def _compared(record: dict[str, Any]) -> Archived:
+    found = _read(Comparison, record["comparison"], "comparison")
+    return Archived(
+        kind="comparison",
+        render=lambda form, top: comparison.render(found, form=form, top=top),
+    )
+
+
+_OPEN: dict[str, Callable[[dict[str, Any]], Archived]] = {
+    "retraining": _training,
+    "conversion": _conversion,
+    "fixing": _repair,
+    "comparison": _compared,
+}
+
+
+def _comparison(record: dict[str, Any]) -> Comparison | None:
+    found = record.get("comparison")
+    return None if found is None else _read(Comparison, found, "comparison")
+
+
+def _read(kind: type[T], record: object, what: str) -> T:
+    try:
+        return typed(kind, record)
+    except Mismatch as error:
+        raise CannotLoad(
+            f"not the report of a {what}: {error}",
+            hint="the file was changed by hand, or written by another version",
+        ) from error
