@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from tests.training.courses import net, options, samples, trained
 from vgaudit.retraining import Epoch
 from vgaudit.training.rai.gate import RATE
+from vgaudit.training.runner import FROM_SCANS
 from vgaudit.training.task import Finished
 
 ROWS = 40
@@ -121,3 +123,27 @@ def test_a_sweep_relaxes_nothing() -> None:
     _, *epochs = trained(net(), asked).retraining.run.epochs
 
     assert all(not epoch.figures for epoch in epochs)
+
+
+def test_the_flow_of_the_delivered_network_is_recorded() -> None:
+    done = run("reference", epochs=6)
+    F.cross_entropy(done.model(X), Y).backward()
+    sizes = {
+        name: done.model.get_submodule(name).weight.grad.square().mean().sqrt()
+        for name in ("0", "2", "4")
+    }
+    layers = last(done).layers
+
+    assert list(sizes) == [layer.layer for layer in layers]
+    for layer in layers:
+        # A scan takes some of the samples.
+        wanted = sizes[layer.layer].log10().item()
+        assert math.log10(layer.rms) == pytest.approx(wanted, abs=0.3)
+
+
+def test_a_full_batch_method_has_a_flow_in_every_epoch() -> None:
+    done = run("reference", epochs=6).retraining.run
+
+    assert [0, 1, 2, 3, 4, 5, 6, 7] == [e.number for e in done.epochs if e.layers]
+    assert done.wander is not None
+    assert FROM_SCANS in done.notes

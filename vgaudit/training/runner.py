@@ -28,6 +28,11 @@ __all__ = ["MOST_SCANS", "Course", "Plan", "Runner", "Watcher"]
 MOST_SCANS = 50
 """Epochs of a run after which the attenuation is measured, spread evenly."""
 
+FROM_SCANS = (
+    "the gradients of the layers are those of the network at the end of an epoch, "
+    "where its steps took none of the ordinary loss"
+)
+
 
 class Runner:
     """Trains one model; its state can be saved between any two steps.
@@ -170,6 +175,9 @@ class Runner:
         flow = self._scan(number, delivered=delivered)
         if number == 0:
             layers = self._first_layers(flow)
+        elif not layers and flow is not None:
+            layers = from_flow(flow, self._weights, self._names)
+            self._note(FROM_SCANS)
         scores = self._scores()
         attenuation = flow.attenuation if flow is not None else None
         spent = time.monotonic() - self._since
