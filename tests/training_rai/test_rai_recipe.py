@@ -247,6 +247,13 @@ def test_too_few_epochs_are_told() -> None:
         ({"widow": "3"}, "rai has no setting 'widow'"),
         ({"mode": "reference", "window": "3"}, "window is 3, and a stage needs 10"),
         ({"scale": "-1"}, "scale is -1.0"),
+        ({"mode": "infer", "inner": "-2"}, "inner of rai is '-2'"),
+        ({"mode": "reference", "ridge": "-2"}, "ridge of rai is '-2'"),
+        ({"mode": "reference", "penalty": "-1"}, "penalty of rai is '-1'"),
+        ({"mode": "reference", "steps": "0"}, "steps of rai is '0'"),
+        ({"mode": "table", "weight": "-2"}, "weight of rai is '-2'"),
+        ({"mode": "table", "weight": "0"}, "weight of rai is '0'"),
+        ({"mode": "table", "rate": "-2"}, "rate of rai is '-2'"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, str], message: str) -> None:

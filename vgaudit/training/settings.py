@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -39,6 +39,27 @@ def read_settings(kind: type[T], given: Mapping[str, str], *, method: str) -> T:
             raise _unknown(name, names, method)
         values[key] = _value(name, text, kinds[key], method)
     return kind(**values)
+
+
+def check_positive(
+    own: object, names: Sequence[str], *, method: str, zero: bool = False
+) -> None:
+    """Makes sure that numbers among settings are positive; None is left alone.
+
+    Args:
+        own: the settings.
+        names: of the numbers.
+        method: for the message.
+        zero: may be 0 too.
+
+    Raises:
+        BadConfig: one is not.
+    """
+    for name in names:
+        value = getattr(own, name)
+        if value is not None and not (value > 0 or (zero and value == 0)):
+            wanted = "0 or more" if zero else "a number above 0"
+            raise _wrong(name, f"{value:g}", wanted, method)
 
 
 def _unknown(name: str, names: list[str], method: str) -> BadConfig:

@@ -12,7 +12,7 @@ from vgaudit.training.rai.readout import PENALTY
 from vgaudit.training.rai.recipe import Recipe
 from vgaudit.training.rai.relaxed import Hidden, HiddenKind, Reduction
 from vgaudit.training.rai.sweep import Per
-from vgaudit.training.settings import read_settings
+from vgaudit.training.settings import check_positive, read_settings
 
 Mode = Literal["sweep", "table", "infer", "reference"]
 
@@ -32,6 +32,9 @@ class RaiSettings:
         steps, gate, window: of ``reference``, see ``Recipe`` and ``Gate``.
         ridge: of the alignment; None tries several and takes the best.
         penalty: of the readout's refit.
+
+    Raises:
+        BadConfig: a number out of its range.
     """
 
     mode: Mode = "sweep"
@@ -49,6 +52,10 @@ class RaiSettings:
     window: int | None = 20
     ridge: float | None = None
     penalty: float = PENALTY
+
+    def __post_init__(self) -> None:
+        check_positive(self, ("weight", "rate", "steps"), method="rai")
+        check_positive(self, ("inner", "ridge", "penalty"), method="rai", zero=True)
 
     @property
     def hidden_loss(self) -> Hidden:
