@@ -14,6 +14,9 @@ from vgaudit.plain import visible
 
 T = TypeVar("T")
 
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+"""How a setting is switched on and off."""
+
 
 def read_settings(kind: type[T], given: Mapping[str, str], *, method: str) -> T:
     """Returns a dataclass whose fields are what the user gave, the rest defaults.
@@ -80,8 +83,8 @@ def _value(name: str, text: str, kind: Any, method: str) -> Any:
             return text
         raise _wrong(name, text, f"one of {', '.join(get_args(kind))}", method)
     if kind is bool:
-        if text.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
-            return text.lower() in ("true", "yes", "on", "1")
+        if text.lower() in (*TRUE, *FALSE):
+            return text.lower() in TRUE
         raise _wrong(name, text, "yes or no", method)
     if kind is str:
         return text

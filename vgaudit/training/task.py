@@ -15,7 +15,7 @@ from vgaudit.data.losses import check_labels
 from vgaudit.data.losses.outputs import own_loss
 from vgaudit.data.normed import has_batch_norm
 from vgaudit.data.seeding import private_random
-from vgaudit.errors import BadConfig, CannotRun
+from vgaudit.errors import BadConfig, CannotRun, VgauditError
 from vgaudit.flow import Audit, GradientFlow, Target
 from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.probe import probe
@@ -29,6 +29,7 @@ from vgaudit.training.crew import ALONE, Crew
 from vgaudit.training.metrics import forward, metric_of
 from vgaudit.training.samples import Samples
 from vgaudit.training.split import Feed, feed
+from vgaudit.training.unused import unused
 from vgaudit.training.verdict import against
 from vgaudit.treatments import Measurement
 
@@ -68,12 +69,10 @@ class Finished:
     retraining: Retraining
 
     @property
-    def audits(self) -> tuple[Audit, Audit]:
-        """The scans before and after, of a training that came to its end."""
+    def audits(self) -> tuple[Audit, Audit] | None:
+        """The scans before and after; None where one is missing."""
         before, after = self.retraining.before, self.retraining.after
-        assert before is not None
-        assert after is not None
-        return before, after
+        return None if before is None or after is None else (before, after)
 
 
 def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
@@ -133,8 +132,23 @@ def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
     if not crew.first:
         return Finished(prepared.model, record)
     around.say("measuring after")
-    after = measurement.audit(prepared.model, target_after(task.target, prepared.model))
-    return Finished(prepared.model, dataclasses.replace(record, after=after))
+    model = prepared.model
+    return Finished(model, _proved(record, measurement, model, task.target))
+
+
+def _proved(
+    record: Retraining, measurement: Measurement, model: nn.Module, target: Target
+) -> Retraining:
+    """Returns the record with the scan after, or with why there is none.
+
+    What was trained is worth more than its proof: a scan that fails ends nothing.
+    """
+    try:
+        after = measurement.audit(model, target_after(target, model))
+    except VgauditError as error:
+        note = f"the scan after the training failed: {error.message}"
+        return dataclasses.replace(record, notes=(*record.notes, note))
+    return dataclasses.replace(record, after=after)
 
 
 def _check_device(options: RetrainOptions, device: torch.device) -> None:
@@ -212,7 +226,7 @@ def _record(
     options: RetrainOptions, fed: Feed, loss: Loss, trained: Trained
 ) -> Retraining:
     metric = metric_of(loss) if len(fed.valid_rows) else ""
-    notes = [*fed.train.notes, *trained.notes]
+    notes = [*unused(options), *fed.train.notes, *trained.notes]
     if loss.note:
         notes.append(loss.note)
     notes += [f"skipped: {sentence}" for sentence in fed.train.skips.sentences()]

@@ -55,8 +55,6 @@ class Classic:
         self._net = self._parts.network()
         self._turns = 0
         self._last: Iteration | None = None
-        if setup.options.lr is not None:
-            setup.say("the classic solver has no learning rate: it solves for its own")
 
     def step(
         self, batch: Batch, *, rows: Tensor, parts: int, weight: float = 1.0
