@@ -52,11 +52,15 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class Retrained:
-    """A trained copy of a model, with all that was recorded and both scans."""
+    """A trained copy of a model, with all that was recorded and both scans.
+
+    ``comparison`` is None where the scan after the training failed; a note of
+    ``retraining`` says why.
+    """
 
     model: nn.Module
     retraining: Retraining
-    comparison: Comparison
+    comparison: Comparison | None
 
     def _repr_html_(self) -> str:
         """Shows the training in a notebook."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from vgaudit.cli import process
+from vgaudit.cli.ending import Ending
 from vgaudit.cli.process import Limits, WorkerBug, run
 from vgaudit.errors import CannotRun
 from vgaudit.job import DataOptions, ScanJob
@@ -164,6 +165,24 @@ def test_a_time_limit_ends_an_endless_loop(fake, listener) -> None:
         "ran longer than 1.5 s and was stopped (while batch 1)" == caught.value.message
     )
     assert time.monotonic() - started < 5
+
+
+def test_a_time_limit_lets_a_task_that_saves_end_by_itself(fake, listener) -> None:
+    fake("while not progress.stopping: time.sleep(0.01)\nreturn 'saved'")
+    ending = Ending("saving", grace=30.0)
+    found = run("fake", {}, limits=Limits(timeout=3.0), watcher=listener, ending=ending)
+
+    assert found == "saved"
+    assert ending.status == 3
+    assert "ran longer than 3 s: saving; once more ends at once" in listener.phases
+
+
+def test_a_task_that_saves_gets_no_more_than_its_grace(fake, listener) -> None:
+    fake("progress('batch 1')\nwhile True: pass")
+    ending = Ending("saving", grace=1.0)
+
+    with pytest.raises(CannotRun, match=r"ran longer than 1.5 s and was stopped"):
+        run("fake", {}, limits=Limits(timeout=1.5), watcher=listener, ending=ending)
 
 
 @posix

@@ -271,6 +271,63 @@ def test_killed_at_random_moments_it_ends_bit_equal(place, kills, epochs) -> Non
     assert not folder.exists()
 
 
+@posix
+def test_a_time_limit_saves_and_a_resume_ends_bit_equal(place) -> None:
+    length = ("--epochs", "60")
+    out, whole = place / "out.safetensors", place / "whole.safetensors"
+    folder = place / "out.safetensors.run"
+    status, text, err = finished(start(place, out, *length, "--timeout", "9"))
+
+    assert status == 3, err + text
+    assert "ran longer than 9 s: finishing the step and saving" in err
+    assert "interrupted: sdagd was interrupted in epoch" in text
+    assert "to continue: vgaudit retrain" in text
+    assert "--resume" in text
+    assert not out.exists()
+    assert (folder / "checkpoint.pt").is_file()
+    status, text, err = finished(start(place, out, *length, "--resume"))
+    assert status == 0, err + text
+    assert finished(start(place, whole, *length))[0] == 0
+    assert equal(out, whole)
+    assert not folder.exists()
+
+
+def test_what_cannot_be_written_is_refused_before_the_training(shell, place) -> None:
+    nets = place / "nets.py"
+    local = (
+        "def local():\n    net = quick()\n    net.other = lambda x: x\n    return net\n"
+    )
+    nets.write_text(NETS + local)
+    asked = words(place, "--with", "adam", "-o", str(place / "out.pt"), factory="local")
+    done = shell(*asked)
+
+    assert done.code == 3
+    assert "the module cannot be pickled" in done.err
+    assert "-o OUT.safetensors" in done.err
+    assert "epoch" not in done.err + done.out
+    assert not (place / "out.pt.run").exists()
+
+
+@posix
+def test_a_failed_write_leaves_what_was_trained(place) -> None:
+    """The place of the output is taken while it trains, by a folder."""
+    out, whole = place / "out.safetensors", place / "whole.safetensors"
+    asked = ("--with", "adam", "--epochs", "20")
+    process = start(place, out, *asked)
+    eventually((place / "out.safetensors.run" / "checkpoint.pt").is_file)
+    out.mkdir()
+    status, told, err = finished(process)
+
+    assert status == 3, told
+    assert "what was trained is kept in" in err
+    assert "--resume" in err
+    out.rmdir()
+    status, told, err = finished(start(place, out, *asked, "--resume"))
+    assert status == 0, err
+    assert finished(start(place, whole, *asked))[0] == 0
+    assert equal(out, whole)
+
+
 def _stamp(folder: Path) -> float:
     try:
         return (folder / "checkpoint.pt").stat().st_mtime

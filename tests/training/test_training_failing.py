@@ -127,3 +127,30 @@ def test_what_fails_after_the_treatment_leaves_its_checkpoint(
     whole = trained(net(), asked)
     assert same(done.model, whole.model.state_dict())
     assert done.retraining.against == whole.retraining.against
+
+
+def test_a_scan_that_fails_after_the_training_costs_no_weights() -> None:
+    class Once(nn.Module):
+        """Fails wherever its weights are no longer those it came with."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net()
+            self.first = float(self.inner[0].weight.detach().sum())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            moved = float(self.inner[0].weight.detach().sum()) != self.first
+            if moved and torch.is_grad_enabled() and probing:
+                raise ValueError("a kernel is missing")
+            return self.inner(x)
+
+    probing: list[str] = []
+    around = Surroundings(
+        say=lambda phase: probing.append(phase) if phase == "measuring after" else None
+    )
+    done = trained(Once(), options("adam"), around)
+
+    assert done.audits is None
+    assert same(done.model.inner, trained(net(), options("adam")).model.state_dict())
+    (note,) = [n for n in done.retraining.notes if "scan after" in n]
+    assert "a kernel is missing" in note

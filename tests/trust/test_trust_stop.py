@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from vgaudit.cli import early
-from vgaudit.cli.process import Ending
+from vgaudit.cli.ending import Ending
 from vgaudit.errors import CannotRun
 from vgaudit.judge import judge
 from vgaudit.reports.json import parse, schema

@@ -136,7 +136,9 @@ def retrain(
     task = training.opened(model, target, data, valid=valid, options=options or asked)
     task = dataclasses.replace(task, loss=loss, probe=measured)
     done = training.train_here(task, run_folder, resume=resume)
-    both = compared(*(judge(audit, policy) for audit in done.audits))
+    both = None
+    if done.audits is not None:
+        both = compared(*(judge(audit, policy) for audit in done.audits))
     return Retrained(done.model, done.retraining, both)
 
 

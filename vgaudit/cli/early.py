@@ -13,8 +13,8 @@ from vgaudit.errors import VgauditError
 from vgaudit.findings import Report
 
 if TYPE_CHECKING:
+    from vgaudit.cli.ending import Ending
     from vgaudit.cli.output import Outputs
-    from vgaudit.cli.process import Ending
 
 
 class Interrupted(VgauditError):
@@ -34,7 +34,7 @@ def ending(outputs: Outputs) -> Ending | None:
 
     None where nobody would get that report: the first signal ends at once then.
     """
-    from vgaudit.cli.process import Ending
+    from vgaudit.cli.ending import Ending
 
     if outputs.form == "text" and not outputs.files:
         return None

@@ -35,7 +35,7 @@ def fix(
     max_memory: o.MaxMemory = None,
     judging: g.Judging,
     fail_on: o.FailOnOption = o.FailOn.error,
-    reporting: g.Reporting,
+    reporting: g.ChangeReporting,
     terminal: g.Terminal,
     trust: g.Trust,
     sha256: o.Sha256 = None,
@@ -52,7 +52,7 @@ def fix(
     from vgaudit.cli.changes import Changes
     from vgaudit.cli.output import check_model
     from vgaudit.cli.repair import repaired
-    from vgaudit.cli.retrain import again
+    from vgaudit.cli.training import again
     from vgaudit.reports import fixing as words
 
     given: dict[str, Any] = {**ctx.params, "valid_data": None}

@@ -19,11 +19,11 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
+from vgaudit.cli.ending import Ending
 from vgaudit.errors import CannotRun, VgauditError, from_dict
 from vgaudit.job import ScanJob
 from vgaudit.plain import to_json, visible
@@ -62,47 +62,6 @@ class Limits:
     timeout: float | None = None
     max_memory: int | None = None
     rules: Rules = field(default_factory=Rules)
-
-
-class Ending:
-    """Turns the first Ctrl-C or SIGTERM into a word to the worker: save, then end.
-
-    Args:
-        words: what the user reads then.
-        advance: shows how far a task is that tells it.
-
-    Attributes:
-        status: what to exit with, 0 while nobody asked for the end.
-    """
-
-    def __init__(
-        self, words: str, advance: Callable[[dict[str, Any]], None] | None = None
-    ) -> None:
-        self.words = words
-        self.advance = advance
-        self.status = 0
-
-    @contextlib.contextmanager
-    def listening(self, tell: Callable[[], None]) -> Iterator[None]:
-        """Calls ``tell`` at the first signal; the second does what it always did."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.getsignal(number) for number in numbers}
-
-        def heard(number: int, _frame: object) -> None:
-            self.status = 128 + number
-            restore()
-            tell()
-
-        def restore() -> None:
-            for number in numbers:
-                signal.signal(number, before[number])
-
-        for number in numbers:
-            signal.signal(number, heard)
-        try:
-            yield
-        finally:
-            restore()
 
 
 class Leash:
@@ -170,7 +129,7 @@ def run(
             if ending is None:
                 return conversation.answer(limits.timeout)
             with ending.listening(lambda: conversation.end(ending.words)):
-                return conversation.answer(limits.timeout, ending.advance)
+                return conversation.answer(limits.timeout, ending)
         except _Ended as end:
             raise _why(end, conversation, job) from None
         finally:
@@ -269,15 +228,24 @@ class _Conversation:
         self.watcher.phase(f"{words}; once more ends at once")
         self.ask(b"end\n")
 
-    def answer(
-        self,
-        timeout: float | None,
-        advance: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Any:
-        """Returns the result; passes phases on until it comes."""
+    def answer(self, timeout: float | None, ending: Ending | None = None) -> Any:
+        """Returns the result; passes phases on until it comes.
+
+        Raises:
+            CannotRun: the time is over, and the worker did not end by itself.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
+        grace = ending.grace if ending is not None else 0.0
+        advance = ending.advance if ending is not None else None
         while True:
-            message = self._next(deadline, timeout)
+            try:
+                message = self._next(deadline)
+            except queue.Empty:
+                if ending is None or deadline is None or not grace:
+                    raise self._overrun(timeout) from None
+                self._time_is_over(timeout, ending)
+                deadline, grace = deadline + grace, 0.0
+                continue
             if advance and isinstance(message.get("progress"), dict):
                 advance(message["progress"])
             elif "progress" in message:
@@ -309,15 +277,26 @@ class _Conversation:
         for ear in self.ears:
             ear.join(timeout=1.0)
 
-    def _next(self, deadline: float | None, timeout: float | None) -> dict[str, Any]:
+    def _time_is_over(self, timeout: float | None, ending: Ending) -> None:
+        """Asks for the end as a signal does, unless one has done so before."""
+        if not ending.status:
+            ending.status = CannotRun.exit_code
+            self.end(f"ran longer than {timeout:g} s: {ending.words}")
+
+    def _overrun(self, timeout: float | None) -> CannotRun:
+        return CannotRun(
+            f"ran longer than {timeout:g} s and was stopped (while {self.phase})",
+            hint="raise --timeout, or lower --batch-size or --batches",
+        )
+
+    def _next(self, deadline: float | None) -> dict[str, Any]:
+        """Returns the worker's next message.
+
+        Raises:
+            queue.Empty: none came before the deadline.
+        """
         left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-        try:
-            line = self.lines.get(timeout=left)
-        except queue.Empty:
-            raise CannotRun(
-                f"ran longer than {timeout:g} s and was stopped (while {self.phase})",
-                hint="raise --timeout, or lower --batch-size or --batches",
-            ) from None
+        line = self.lines.get(timeout=left)
         if line is None:
             raise _Ended(self.process.wait())
         if len(line) > MOST_BYTES:

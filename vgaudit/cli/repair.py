@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vgaudit.cli import jobs
-from vgaudit.cli.process import Ending, run
+from vgaudit.cli.ending import GRACE, Ending
+from vgaudit.cli.process import run
 from vgaudit.cli.training import ended, folder_made
 from vgaudit.cli.training_progress import Epochs
 from vgaudit.errors import BadConfig
@@ -26,7 +27,7 @@ def repaired(given: Given, typed: Sequence[str]) -> tuple[Fixing, int]:
     """Returns what was tried, and the exit code.
 
     0: healthy, repaired, or trained by a control that is better; 1: sick as before;
-    130 or 143: ended before its time.
+    130, 143, or 3 by the time limit: ended before its time.
 
     Raises:
         VgauditError: an option is wrong, or the repair failed.
@@ -43,7 +44,7 @@ def repaired(given: Given, typed: Sequence[str]) -> tuple[Fixing, int]:
         "command": shlex.join(["vgaudit", *typed]),
     }
     with Epochs(silent=given["no_progress"], quiet=given["quiet"]) as view:
-        ending = Ending("keeping what is finished", view.advance)
+        ending = Ending("keeping what is finished", view.advance, grace=GRACE)
         answer = run("fix", job, limits=jobs.limits(given), watcher=view, ending=ending)
     done = parse(answer)
     if done.early:

@@ -43,7 +43,7 @@ def retrain(
     measuring: g.Measuring,
     max_memory: o.MaxMemory = None,
     judging: g.Judging,
-    reporting: g.Reporting,
+    reporting: g.ChangeReporting,
     top: o.Top = 12,
     terminal: g.Terminal,
     trust: g.Trust,
@@ -57,7 +57,7 @@ def retrain(
     """
     from vgaudit.cli.changes import Changes
     from vgaudit.cli.output import check_model
-    from vgaudit.cli.training import compared, trained
+    from vgaudit.cli.training import again, compared, trained
     from vgaudit.reports import retraining as words
 
     inputs = (model, stored.weights, measuring.data, valid_data)
@@ -70,11 +70,3 @@ def retrain(
         lambda form: words.render(done, both, form=form, top=top, resume=command)
     )
     return status
-
-
-def again(typed: list[str]) -> str:
-    """Returns the command that continues this training."""
-    import shlex
-
-    words = typed if "--resume" in typed else [*typed, "--resume"]
-    return shlex.join(["vgaudit", *words])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vgaudit.cli import jobs, ranked
+from vgaudit.cli.ending import GRACE, Ending
 from vgaudit.cli.options import FailOn
-from vgaudit.cli.process import Ending, run
+from vgaudit.cli.process import WorkerBug, run
 from vgaudit.cli.training_progress import Epochs
 from vgaudit.compare import Comparison, compare
-from vgaudit.errors import BadConfig, CannotWrite
+from vgaudit.errors import BadConfig, CannotRewrite, CannotRun, CannotWrite
 from vgaudit.judge import judge
 from vgaudit.plain import visible
 from vgaudit.reports.retraining import parse
@@ -25,7 +27,9 @@ TERMINATED = 143
 
 
 def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
-    """Returns what was trained, and the exit code: 130 or 143 where it was ended.
+    """Returns what was trained, and the exit code: that of what ended it early.
+
+    130 or 143 for a signal, 3 for the time limit.
 
     Raises:
         VgauditError: an option is wrong, or the training failed.
@@ -43,12 +47,50 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
         "command": shlex.join(["vgaudit", *typed]),
     }
     with Epochs(silent=given["no_progress"], quiet=given["quiet"]) as view:
-        ending = Ending("finishing the step and saving", view.advance)
-        answer = run(
-            "retrain", job, limits=jobs.limits(given), watcher=view, ending=ending
-        )
+        words = "finishing the step and saving"
+        ending = Ending(words, view.advance, grace=GRACE)
+        with _way_on(given, typed):
+            answer = run(
+                "retrain", job, limits=jobs.limits(given), watcher=view, ending=ending
+            )
     done = parse(answer)
     return done, ended(ending) if done.early else 0
+
+
+@contextlib.contextmanager
+def _way_on(given: Given, typed: Sequence[str]) -> Iterator[None]:
+    """Adds to what failed how to go on from the checkpoint, where there is one.
+
+    By the parent, so that a worker which was killed or crashed leaves that word too.
+    """
+    try:
+        yield
+    except (CannotRun, CannotWrite, CannotRewrite) as error:
+        way = _kept(given, typed)
+        error.hint = "; ".join(filter(None, (error.hint or error.way_out, way)))
+        raise
+    except WorkerBug as bug:
+        if way := _kept(given, typed):
+            raise WorkerBug(f"{bug}; {way}", bug.details) from bug
+        raise
+
+
+def _kept(given: Given, typed: Sequence[str]) -> str:
+    """Returns how to continue from what a failed training has left, or nothing."""
+    out, place = given["out"], given["run_folder"]
+    if place is None and out is None:
+        return ""
+    folder = Path(place) if place is not None else Path(f"{out}.run")
+    if not any(path.is_file() for path in folder.glob("checkpoint*.pt")):
+        return ""
+    shown = visible(str(folder))
+    return f"what was trained is kept in {shown}; to go on: {again(typed)}"
+
+
+def again(typed: Sequence[str]) -> str:
+    """Returns the command that continues this training."""
+    words = typed if "--resume" in typed else [*typed, "--resume"]
+    return shlex.join(["vgaudit", *words])
 
 
 def ended(ending: Ending) -> int:

@@ -16,7 +16,12 @@ from vgaudit.plain import visible
 from vgaudit.treatments import Origin, save
 from vgaudit.treatments import recipe as recipes
 from vgaudit.treatments.steps import steps_of
-from vgaudit.treatments.writing import check_target, replacing, tensors_of
+from vgaudit.treatments.writing import (
+    check_pickles,
+    check_target,
+    replacing,
+    tensors_of,
+)
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -26,6 +31,15 @@ def check_output(path: Path, *, force: bool) -> None:
         CannotWrite: with the reason and the way out.
     """
     check_target(path, force=force)
+
+
+def check_model(model: nn.Module, path: Path) -> None:
+    """Refuses a model that cannot be written as its path asks, before any training.
+
+    Raises:
+        CannotWrite: with the reason and the way out.
+    """
+    check_pickles(model, path)
 
 
 def write(

@@ -22,7 +22,7 @@ from vgaudit.training.checkpoint import RunFolder
 from vgaudit.training.crew import ALONE, Crew
 from vgaudit.training.opening import open_samples, samples_of
 from vgaudit.training.options import check
-from vgaudit.training.output import check_output, write
+from vgaudit.training.output import check_model, check_output, write
 from vgaudit.training.signals import asked_to_stop
 from vgaudit.training.task import Finished, Task, check_crew, train
 from vgaudit.treatments import open_model
@@ -82,7 +82,8 @@ def retrain(job: RetrainJob, listener: Listener, crew: Crew = ALONE) -> Retraini
         crew: the processes that train together.
 
     Raises:
-        VgauditError: anything fails; then nothing was written but checkpoints.
+        VgauditError: anything fails; then nothing was written but checkpoints, which
+            stay, whatever it is that failed after the training.
     """
     check(job.options)
     held = job.options.valid_data
@@ -96,6 +97,8 @@ def retrain(job: RetrainJob, listener: Listener, crew: Crew = ALONE) -> Retraini
     listener.say("loading the model")
     loaded = open_model(job.scan.spec, job.scan.load)
     _check_finite(loaded)
+    if job.output is not None and crew.first:
+        check_model(loaded.module, Path(job.output))
     task = _task(job, loaded, listener)
     around = Surroundings(
         folder=folder,
