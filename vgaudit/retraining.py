@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from vgaudit.flow import Audit
 from vgaudit.ranks import Parallel
@@ -49,7 +50,8 @@ class RetrainOptions:
         patience: epochs without a better one after which to stop.
         controls: methods that train a copy from the same start with the same budget.
         seed: of the split, the order of the data, dropout and the methods' own.
-        settings: of the method alone, ``{"kappa": "100"}``, as text.
+        settings: of the method alone, ``{"kappa": 100, "centring": False}``; kept as
+            text, as the command line has them.
         most_skipped: non-finite steps in a row after which training gives up.
         parallel: of several processes: ``ddp`` gives each a copy of the model,
             ``fsdp`` spreads it over them.
@@ -72,9 +74,13 @@ class RetrainOptions:
     patience: int | None = None
     controls: tuple[str, ...] = ()
     seed: int = 0
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     most_skipped: int = 20
     parallel: Parallel = "ddp"
+
+    def __post_init__(self) -> None:
+        text = {str(name): str(value) for name, value in self.settings.items()}
+        object.__setattr__(self, "settings", text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,21 @@ ACCURACY, R_SQUARED = "accuracy", "R²"
 _CLASSES = ("cross-entropy", "nll")
 _BINARY = {"bce-with-logits": 0.0, "bce": 0.5}
 _REAL = ("mse", "l1")
+_OF_TORCH = {
+    "CrossEntropyLoss": "cross-entropy",
+    "NLLLoss": "nll",
+    "BCEWithLogitsLoss": "bce-with-logits",
+    "BCELoss": "bce",
+    "MSELoss": "mse",
+    "L1Loss": "l1",
+    "cross_entropy": "cross-entropy",
+    "nll_loss": "nll",
+    "binary_cross_entropy_with_logits": "bce-with-logits",
+    "binary_cross_entropy": "bce",
+    "mse_loss": "mse",
+    "l1_loss": "l1",
+}
+"""torch's own losses → the names under which a metric is known beside them."""
 
 
 class Metric(Protocol):
@@ -136,6 +151,19 @@ def metric_of(loss: Loss) -> str:
     if name in _CLASSES or name in _BINARY:
         return ACCURACY
     return R_SQUARED if name in _REAL else ""
+
+
+def without_metric(loss: Loss) -> str:
+    """Returns why no metric stands beside a loss, or nothing where one does."""
+    if metric_of(loss):
+        return ""
+    name = settled(loss).name
+    known = _OF_TORCH.get(name)
+    hint = f"; named '{known}' it has one" if known is not None else ""
+    return (
+        f"no accuracy or R² is known for the loss {visible(name)}: the epoch to keep "
+        f"is chosen by the validation loss{hint}"
+    )
 
 
 def _metric(loss: Loss) -> Metric | None:

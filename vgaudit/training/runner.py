@@ -55,6 +55,7 @@ class Runner:
     ) -> None:
         self._course, self._plan, self._crew = course, plan, course.crew
         options = plan.options
+        self._modes = [(module, module.training) for module in model.modules()]
         self._standing = Standing(parts=options.accumulate)
         if state is not None:
             self._standing = restored(state["standing"])
@@ -126,6 +127,8 @@ class Runner:
                 self._close(standing.done[-1].number + 1, delivered=True)
         if self._crew.first:
             put(self.model, standing.kept)
+        for module, mode in self._modes:
+            module.training = mode
         return self.record()
 
     def _train(self) -> None:

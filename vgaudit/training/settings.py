@@ -7,7 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from vgaudit.errors import BadConfig
 from vgaudit.plain import visible
@@ -75,7 +83,7 @@ def _unknown(name: str, names: list[str], method: str) -> BadConfig:
 
 
 def _value(name: str, text: str, kind: Any, method: str) -> Any:
-    if get_origin(kind) is UnionType:
+    if get_origin(kind) in (UnionType, Union):
         kinds = [k for k in get_args(kind) if k is not NoneType]
         return None if text.lower() == "none" else _value(name, text, kinds[0], method)
     if get_origin(kind) is Literal:

@@ -26,7 +26,7 @@ from vgaudit.training import methods
 from vgaudit.training.campaign import Campaign, Surroundings, Trained
 from vgaudit.training.course import Course
 from vgaudit.training.crew import ALONE, Crew
-from vgaudit.training.metrics import forward, metric_of
+from vgaudit.training.metrics import forward, metric_of, without_metric
 from vgaudit.training.samples import Samples
 from vgaudit.training.split import Feed, feed
 from vgaudit.training.unused import unused
@@ -230,6 +230,8 @@ def _record(
     if loss.note:
         notes.append(loss.note)
     notes += [f"skipped: {sentence}" for sentence in fed.train.skips.sentences()]
+    if len(fed.valid_rows) and (reason := without_metric(loss)):
+        notes.append(reason)
     if 0 < len(fed.valid_rows) < FEW:
         notes.append(
             f"only {len(fed.valid_rows)} validation samples: figures are coarse"

@@ -65,7 +65,10 @@ def _for_floats(given: Tensor, wanted: Tensor, last: str) -> tuple[str, str]:
         sums = wanted.sum(1) if wanted.dim() > 1 and wanted.shape[1] > 1 else None
         if sums is not None and in_unit and bool(((sums - 1).abs() < 1e-3).all()):
             return "cross-entropy", "each label is a distribution over the classes"
-        return "mse", "labels are real numbers of the output's shape"
+        why = "labels are real numbers of the output's shape"
+        if bool(((wanted == 0) | (wanted == 1)).all()):
+            why += ", all 0 or 1; if they say no and yes, --loss bce-with-logits fits"
+        return "mse", why
     if _classes(given, wanted) and bool((wanted == wanted.round()).all()):
         return _classification(last, "labels are whole numbers, one for each sample")
     raise _none_fits(given, wanted)
