@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.training_rai.nets import BCE, Residual, chain, images, moons
 from vgaudit.data.batch import Batch
-from vgaudit.errors import BadConfig
+from vgaudit.errors import BadConfig, CannotRun
 from vgaudit.training.rai import Sweep, find_cuts
 from vgaudit.training.rai.sweep import rms, unit
 
@@ -194,3 +194,39 @@ def test_a_scale_must_be_positive(scale: float) -> None:
 
     with pytest.raises(BadConfig, match="teaches nothing"):
         Sweep(find_cuts(model, batch), scale=scale)
+
+
+def test_frozen_layers_at_the_input_are_left_as_they_are(
+    deep: tuple[nn.Sequential, Batch],
+) -> None:
+    model, batch = deep
+    whole = _swept(model, batch, Sweep(find_cuts(model, batch)))
+    for layer in model[:3]:
+        layer.requires_grad_(requires_grad=False)
+    found = _swept(model, batch, Sweep(find_cuts(model, batch)))
+
+    assert found[:2] == [None, None]
+    for mine, other in zip(found[2:], whole[2:], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=0)
+
+
+def test_a_gradient_cut_off_behind_trained_layers_is_told() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.off = chain(3, 5), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.net[:3](x)
+            return self.net[3:](x.detach() if self.off else x)
+
+    model, batch = Cut(), moons(20, 0)
+    sweep = Sweep(find_cuts(model, batch))
+    model.off = True
+    model.net[4].requires_grad_(requires_grad=False)
+
+    with (
+        pytest.raises(CannotRun, match="no gradient passes the cut 3"),
+        sweep.cutting(),
+    ):
+        model(*batch.args)

@@ -73,8 +73,8 @@ class Sweep:
         """Marks one forward pass; the backward pass may come later.
 
         Raises:
-            CannotRun: the pass does not come to the cuts in order, or a cut has no
-                gradient.
+            CannotRun: the pass does not come to the cuts in order, or a cut behind
+                trained layers has no gradient.
         """
         marked = _Pass(len(self._cuts), self._scale, self._per, self._joint)
         with Splice(self._cuts.spots, marked.visit):
@@ -88,17 +88,21 @@ class _Pass:
         self._last = count - 1
         self._scale, self._per, self._joint = scale, per, joint
         self._handed: Tensor | None = None
+        self._reached = False
 
     def visit(self, number: int, call: Call) -> Tensor:
         value: Tensor = call.value
         node = value.grad_fn
         if node is None:
-            if not torch.is_grad_enabled():
+            if not (torch.is_grad_enabled() and self._reached):
+                # What lies before is frozen: there is no gradient to renormalise.
                 return value
             raise CannotRun(
-                f"no gradient passes the cut {number + 1}: its value was made without",
-                hint="unfreeze the layers before it, or train without RAI",
+                f"no gradient passes the cut {number + 1}: its value was made without, "
+                "and there are trained layers before it",
+                hint="remove the detach() or no_grad() before it, or train without RAI",
             )
+        self._reached = True
         place = value.output_nr
 
         def renormalise(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
