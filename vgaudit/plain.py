@@ -17,6 +17,9 @@ from typing import Any, cast
 NAME_LENGTH = 120
 """The longest name a sentence shows."""
 
+UNSPELLED = ("nan", "inf", "-inf")
+"""Numbers that JSON cannot spell, as ``to_plain`` writes them."""
+
 _HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 
 

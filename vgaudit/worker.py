@@ -23,12 +23,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args, get_type_hints
 
 from vgaudit.errors import BadConfig, CannotRun, VgauditError
 from vgaudit.flow import Audit
 from vgaudit.job import DataOptions, LoadOptions, ProbeOptions, ScanJob
-from vgaudit.plain import to_json, to_plain
+from vgaudit.plain import UNSPELLED, to_json, to_plain
 from vgaudit.ranks import launched
 from vgaudit.sandbox import OPEN, Rules, close
 
@@ -374,7 +374,15 @@ def _scan_job(record: dict[str, Any]) -> ScanJob:
 
 
 def _options(kind: Callable[..., Any], record: dict[str, Any]) -> Any:
-    """Returns options whose lists are tuples again."""
-    return kind(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-    )
+    """Returns options whose lists are tuples again, and numbers numbers.
+
+    JSON has no word for NaN and infinity: they come as text, and are refused by name.
+    """
+    hints = get_type_hints(kind)
+
+    def own(name: str, value: Any) -> Any:
+        if value in UNSPELLED and float in (hints[name], *get_args(hints[name])):
+            return float(value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return kind(**{name: own(name, value) for name, value in record.items()})

@@ -160,6 +160,27 @@ def test_wrong_words_are_told(cli, place, more, code, message) -> None:
     assert message in done.err + done.out
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("lr", "clip", "weight-decay", "momentum", "valid-split", "warmup"),
+        *("timeout", "checkpoint-every"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_by_name(
+    cli, here, place, option, value
+) -> None:
+    asked = words(place, "--with", "adam", f"--{option}", value)
+    done = cli(*asked, "--no-progress")
+
+    assert done.code == 2
+    told = done.err.splitlines()
+    assert told[0].startswith("error: ")
+    assert f"--{option}" in told[0]
+    assert told[1].startswith("help: ")
+
+
 def test_data_is_needed(cli, place) -> None:
     done = cli("retrain", f"{place}/nets.py:quick", "--with", "adam", "--no-progress")
 

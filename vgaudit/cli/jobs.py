@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -133,12 +134,24 @@ def limits(given: Given) -> Limits:
     Raises:
         BadConfig: the size has no valid form.
     """
-    text = given["max_memory"]
+    text, timeout = given["max_memory"], given["timeout"]
+    if timeout is not None:
+        check_seconds("timeout", timeout)
     return Limits(
-        timeout=given["timeout"],
+        timeout=timeout,
         max_memory=None if text is None else _bytes(text),
         rules=rules(given),
     )
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Refuses a time that is no number.
+
+    Raises:
+        BadConfig: it is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise BadConfig(f"--{name} is {value}", hint="give a number of seconds")
 
 
 def _chosen(value: Any) -> Any:

@@ -36,6 +36,7 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
     """
     given = _completed(given)
     jobs.policy(given, typed)
+    jobs.check_seconds("checkpoint-every", given["checkpoint_every"])
     job = {
         "scan": jobs.scan_job(given),
         "options": options(given),

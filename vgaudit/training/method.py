@@ -198,6 +198,10 @@ def together(_options: RetrainOptions) -> str:
     return ""
 
 
+def anything(_options: RetrainOptions) -> None:
+    """Refuses nothing: what is wrong is told when the method is built."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One line of the table of methods.
@@ -212,6 +216,7 @@ class Entry:
         prepare: converts the model where the method needs that; gets the model, a
             few training batches, and the options.
         controls: methods that always train beside it, such as ``readout``.
+        check: refuses settings before anything is loaded; raises ``BadConfig``.
     """
 
     build: Callable[[Setup], Method]
@@ -220,3 +225,4 @@ class Entry:
     epochs: Callable[[nn.Module, RetrainOptions], int] = ten_epochs
     prepare: Callable[[nn.Module, Sequence[Batch], RetrainOptions], Prepared] = as_it_is
     controls: tuple[str, ...] = ()
+    check: Callable[[RetrainOptions], object] = anything

@@ -7,6 +7,7 @@ closed-form AdAct solver are packages of their own, ``vgaudit.training.rai`` and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -92,11 +93,15 @@ def _rate(value: str | None, text: str) -> float | None:
     if value is None:
         return None
     try:
-        return float(value)
+        rate = float(value)
     except ValueError:
+        rate = math.nan
+    if not 0.0 < rate < math.inf:
         raise BadConfig(
-            f"control {visible(text)}: lr is '{visible(value)}'", hint="give a number"
-        ) from None
+            f"control {visible(text)}: lr is '{visible(value)}'",
+            hint="give a positive number",
+        )
+    return rate
 
 
 def with_activations(
@@ -125,11 +130,15 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> BadConfig:
 
 
 _GRADIENT: dict[str, Entry] = {
-    "adact": Entry(build=optimizers.adam, prepare=with_activations),
-    "adam": Entry(build=optimizers.adam),
-    "adamw": Entry(build=optimizers.adamw),
-    "centred-adam": Entry(build=optimizers.centred_adam),
-    "readout": Entry(build=optimizers.readout),
-    "sdagd": Entry(build=optimizers.sdagd),
-    "sgd": Entry(build=optimizers.sgd),
+    "adact": Entry(
+        build=optimizers.adam,
+        prepare=with_activations,
+        check=optimizers.adam_settings,
+    ),
+    "adam": Entry(build=optimizers.adam, check=optimizers.adam_settings),
+    "adamw": Entry(build=optimizers.adamw, check=optimizers.adam_settings),
+    "centred-adam": Entry(build=optimizers.centred_adam, check=optimizers.no_settings),
+    "readout": Entry(build=optimizers.readout, check=optimizers.adam_settings),
+    "sdagd": Entry(build=optimizers.sdagd, check=optimizers.sdagd_settings),
+    "sgd": Entry(build=optimizers.sgd, check=optimizers.sgd_settings),
 }

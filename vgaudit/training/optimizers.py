@@ -17,9 +17,10 @@ from vgaudit.data.losses.outputs import main_output
 from vgaudit.errors import BadConfig
 from vgaudit.nn import PiecewiseLinear
 from vgaudit.optim import SDAGD, CenteredAdam
+from vgaudit.retraining import RetrainOptions
 from vgaudit.training.gradient import GradientTraining, Watch
 from vgaudit.training.method import Method, Setup
-from vgaudit.training.settings import read_settings
+from vgaudit.training.settings import check_positive, read_settings
 
 ADAM_LR, SGD_LR = 1e-3, 0.1
 CURVED = ("cross-entropy", "nll", "mse", "bce-with-logits")
@@ -64,9 +65,56 @@ class SdagdSettings:
     literal: bool = False
 
 
+def adam_settings(options: RetrainOptions) -> AdamSettings:
+    """Returns the settings of a method that is Adam.
+
+    Raises:
+        BadConfig: one is unknown, no number, or out of its range.
+    """
+    own = read_settings(AdamSettings, options.settings, method=options.method)
+    for name, value in (("beta1", own.beta1), ("beta2", own.beta2)):
+        if not 0.0 <= value < 1.0:
+            raise BadConfig(
+                f"setting {name} of {options.method} is {value:g}",
+                hint="give a number from 0 to below 1",
+            )
+    check_positive(own, ["eps"], method=options.method)
+    return own
+
+
+def sgd_settings(options: RetrainOptions) -> SgdSettings:
+    """Returns the settings of SGD.
+
+    Raises:
+        BadConfig: one is unknown, or needs momentum.
+    """
+    own = read_settings(SgdSettings, options.settings, method=options.method)
+    if own.nesterov and not options.momentum:
+        raise BadConfig("nesterov needs momentum", hint="leave --momentum above 0")
+    return own
+
+
+def sdagd_settings(options: RetrainOptions) -> SdagdSettings:
+    """Returns the settings of SDAGD.
+
+    Raises:
+        BadConfig: one is unknown, or no such value.
+    """
+    return read_settings(SdagdSettings, options.settings, method=options.method)
+
+
+def no_settings(options: RetrainOptions) -> NoSettings:
+    """Returns the settings of a method that has none.
+
+    Raises:
+        BadConfig: one was given.
+    """
+    return read_settings(NoSettings, options.settings, method=options.method)
+
+
 def adam(setup: Setup) -> Method:
     """Returns Adam, as torch has it."""
-    own = read_settings(AdamSettings, setup.options.settings, method="adam")
+    own = adam_settings(setup.options)
     return GradientTraining(setup, _adam(setup, own, setup.model.parameters()))
 
 
@@ -83,7 +131,7 @@ def _adam(setup: Setup, own: AdamSettings, params: Any) -> Adam:
 
 def adamw(setup: Setup) -> Method:
     """Returns AdamW; what has a scale of its own does not decay."""
-    own = read_settings(AdamSettings, setup.options.settings, method="adamw")
+    own = adam_settings(setup.options)
     options = setup.options
     optimizer = AdamW(
         _groups(setup.model, options.weight_decay),
@@ -96,7 +144,7 @@ def adamw(setup: Setup) -> Method:
 
 def sgd(setup: Setup) -> Method:
     """Returns SGD with momentum."""
-    own = read_settings(SgdSettings, setup.options.settings, method="sgd")
+    own = sgd_settings(setup.options)
     options = setup.options
     optimizer = SGD(
         list(setup.model.parameters()),
@@ -110,7 +158,7 @@ def sgd(setup: Setup) -> Method:
 
 def centred_adam(setup: Setup) -> Method:
     """Returns Adam on centred gradients: the control that belongs beside SDAGD."""
-    read_settings(NoSettings, setup.options.settings, method="centred-adam")
+    no_settings(setup.options)
     options = setup.options
     optimizer = CenteredAdam(
         setup.model.named_parameters(),
@@ -122,7 +170,7 @@ def centred_adam(setup: Setup) -> Method:
 
 def readout(setup: Setup) -> Method:
     """Returns Adam on the last weight layer alone: what the features allow as is."""
-    own = read_settings(AdamSettings, setup.options.settings, method="readout")
+    own = adam_settings(setup.options)
     names = set(_last_layer(setup))
     last = [p for name, p in setup.model.named_parameters() if name in names]
     for name, parameter in setup.model.named_parameters():
@@ -166,7 +214,7 @@ def _last_layer(setup: Setup) -> Iterator[str]:
 
 def sdagd(setup: Setup) -> Method:
     """Returns SDAGD; its curvature is observed where ``kappa`` asks for it."""
-    own = read_settings(SdagdSettings, setup.options.settings, method="sdagd")
+    own = sdagd_settings(setup.options)
     options = setup.options
     optimizer = SDAGD(
         _named_groups(setup.model, options.weight_decay),

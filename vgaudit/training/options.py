@@ -27,10 +27,12 @@ def check(options: RetrainOptions) -> None:
     Raises:
         BadConfig: with the value, and what would be right.
     """
-    methods.entry(options)
-    for text in options.controls:
-        methods.control(text, options)
+    entry = methods.entry(options)
     _check_numbers(options)
+    entry.check(options)
+    for text in options.controls:
+        own = methods.control(text, options)
+        methods.entry(own).check(own)
     choices = {"schedule": Schedule, "amp": Amp, "parallel": Parallel}
     for name, kind in choices.items():
         known = get_args(kind)
