@@ -10,7 +10,7 @@ import pytest
     [
         ("vgaudit ga", 1, {"gate"}),
         ("vgaudit check --de", 2, {"--debug", "--deep", "--device"}),
-        ("vgaudit schema ", 2, {"check", "report"}),
+        ("vgaudit schema ", 2, {"check", "report", "retrain"}),
         ("vgaudit scan m.pt --optimizer ", 4, {"adam", "sgd"}),
     ],
 )

@@ -9,9 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.reports_html.reading import Element, number, read
 from tests.training.courses import net, options, record
+from vgaudit.compare import compare
+from vgaudit.judge import judge
 from vgaudit.reports import retraining as words
 from vgaudit.retraining import Epoch, LayerGradient, Retraining, Run
 
@@ -150,3 +153,21 @@ def test_a_failed_control_says_so_in_html(done) -> None:
     assert "failed" in {row[3] for row in rows[1:]}
     notes = [x.text for x in page.every("li")]
     assert any("adam failed" in n and "20 steps in a row" in n for n in notes)
+
+
+def test_json_fits_its_schema(cli, done) -> None:
+    printed = json.loads(cli("schema", "retrain").out)
+    check = Draft202012Validator(printed)
+    check.check_schema(printed)
+    both = compare(judge(done.before), judge(done.after))
+    dead = Run(name="x", epochs=(epoch(0, 1.0, 0.0),), best=0)
+    cases = [(done, both), (done, None), (replace(done, run=dead), None)]
+    for case in cases:
+        check.validate(json.loads(words.render(*case, form="json")))
+
+    properties = printed["$defs"]["Epoch"]["properties"]
+    assert {"spread", "uniformity", "figures", "layers"} <= set(properties)
+    assert "wander" in printed["$defs"]["Run"]["properties"]
+    record = json.loads(words.render(done, None, form="json"))
+    record["retraining"]["run"]["epochs"][0]["spread"] = "wide"
+    assert not check.is_valid(record)

@@ -1,4 +1,4 @@
-"""``vgaudit schema``: the JSON schema of a report, or of one on several targets."""
+"""``vgaudit schema``: the JSON schema of a report, of several, or of a training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ class Of(StrEnum):
 
     report = "report"
     check = "check"
+    retrain = "retrain"
 
 
 def schema(
     of: Annotated[
         Of,
         typer.Argument(
-            help="report: one report. check: those on all targets of a configuration.",
+            help="report: one report. check: those on all targets of a configuration. "
+            "retrain: one training.",
         ),
     ] = Of.report,
 ) -> int:
@@ -28,7 +30,12 @@ def schema(
     Within one major version of the schema, fields are only added.
     """
     from vgaudit.cli.output import show
-    from vgaudit.reports import json, suites
+    from vgaudit.reports import json, retraining, suites
 
-    show(suites.schema_of_suites() if of is Of.check else json.schema())
+    schemas = {
+        Of.report: json.schema,
+        Of.check: suites.schema_of_suites,
+        Of.retrain: retraining.schema,
+    }
+    show(schemas[of]())
     return 0

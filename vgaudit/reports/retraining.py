@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from vgaudit.compare import Comparison
@@ -11,6 +12,7 @@ from vgaudit.errors import CannotLoad
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
 from vgaudit.reports.comparison import SCHEMA_VERSION, comparison_lines
+from vgaudit.reports.json import schema as schema_of
 from vgaudit.reports.runs import (
     NOTHING,
     Row,
@@ -23,6 +25,9 @@ from vgaudit.reports.runs import (
 from vgaudit.retraining import Against, Epoch, Retraining, Run
 from vgaudit.rules.wording import count
 from vgaudit.typed import Mismatch, typed
+
+DERIVED = {"Epoch": ("spread", "uniformity"), "Run": ("wander",)}
+"""Figures in JSON that follow from the recorded flow."""
 
 MOST = 12
 """Epochs that text shows; JSON has them all."""
@@ -66,6 +71,33 @@ def render(
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingDocument:
+    """What ``render`` writes as JSON.
+
+    Attributes:
+        retraining: the training; its epochs and runs have some figures more, which
+            follow from the others.
+        comparison: of the scans before and after; None where one is missing.
+    """
+
+    schema_version: str
+    retraining: Retraining
+    comparison: Comparison | None
+
+
+def schema() -> str:
+    """Returns the JSON schema of the report on a training."""
+    made: dict[str, Any] = json.loads(
+        schema_of(TrainingDocument, "vgaudit report on a training")
+    )
+    number = {"anyOf": [{"type": "number"}, {"enum": ["inf"]}, {"type": "null"}]}
+    for kind, names in DERIVED.items():
+        properties = made["$defs"][kind]["properties"]
+        properties.update({name: {"title": name, **number} for name in names})
+    return json.dumps(made, indent=1) + "\n"
+
+
 def _record(done: Retraining) -> dict[str, Any]:
     """Returns a training as plain values, with what follows from its epochs."""
     return {
@@ -76,15 +108,16 @@ def _record(done: Retraining) -> dict[str, Any]:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    epochs = [
-        {
-            **to_plain(epoch),
-            "spread": to_plain(epoch.spread),
-            "uniformity": to_plain(epoch.uniformity),
-        }
-        for epoch in run.epochs
-    ]
-    return {**to_plain(run), "epochs": epochs, "wander": to_plain(run.wander)}
+    return {
+        **to_plain(run),
+        "epochs": [{**to_plain(e), **_derived(e)} for e in run.epochs],
+        **_derived(run),
+    }
+
+
+def _derived(value: Epoch | Run) -> dict[str, Any]:
+    names = DERIVED[type(value).__name__]
+    return {name: to_plain(getattr(value, name)) for name in names}
 
 
 def parse(record: object) -> Retraining:
