@@ -163,7 +163,7 @@ def test_every_mode_learns_in_the_loop(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["sweep", "table", "infer", "reference"])
 def test_resumed_training_is_bit_equal(mode: str) -> None:
-    batch, finals = moons(40, 0), []
+    batch, finals, figures = moons(40, 0), [], []
     for resumed in (False, True):
         model = chain(4, 8)
         method = ENTRY.build(_setup(model, batch, {"mode": mode}))
@@ -176,9 +176,11 @@ def test_resumed_training_is_bit_equal(mode: str) -> None:
                 method = ENTRY.build(_setup(model, batch, {"mode": mode}))
                 method.load_state_dict(state)
             method.step(batch, rows=torch.arange(40), parts=1)
+        figures.append(method.figures())
         method.finish()
         finals.append(list(model.parameters()))
 
+    assert figures[0] == figures[1]
     assert all(torch.equal(a, b) for a, b in zip(*finals, strict=True))
 
 
