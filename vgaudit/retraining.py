@@ -113,7 +113,8 @@ class Epoch:
         valid_loss: on the validation split; None without one.
         metric: of the validation split, see ``Retraining.metric``.
         lr: learning rate of the first parameter group at the end of the epoch.
-        seconds: wall-clock time of the epoch.
+        seconds: wall-clock time of the epoch, with what measures it; 0 for epoch 0,
+            where building the method and the first measurement load libraries.
         skipped: steps left out because loss or gradient was not finite.
         attenuation: trunk attenuation in decades, measured at the end of the epoch.
         layers: the recorded flow, nearest the input first.

@@ -6,20 +6,23 @@ import os
 import signal
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from typer.main import get_command
 
 import vgaudit
 from tests.training.courses import Cliff, net, options, same, samples, trained
+from vgaudit.cli.app import app
 from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training import methods, optimizers
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.checkpoint import CURRENT, PREVIOUS, RunFolder
+from vgaudit.training.identity import WORDS
 from vgaudit.training.method import Entry
 from vgaudit.training.task import Finished
 
@@ -166,13 +169,33 @@ def test_another_training_is_refused_with_its_differences(tmp_path) -> None:
 
     with pytest.raises(BadConfig) as caught:
         resumed(folder, options("sgd", lr=0.5))
-    assert "--method: adam in the checkpoint, sgd now" in caught.value.message
+    assert "--with: adam in the checkpoint, sgd now" in caught.value.message
     assert "--lr: nothing in the checkpoint, 0.5 now" in caught.value.message
     assert "weights" not in caught.value.message
 
     around = Surroundings(folder=folder, resume=True)
     with folder.held(), pytest.raises(BadConfig, match="tensors of the model: 6"):
         trained(net(depth=3), options("adam"), around)
+
+
+def test_differences_are_told_in_words_of_the_command_line(tmp_path) -> None:
+    begun = options("adam", settings={"beta1": "0.8", "eps": "1e-7"}, controls=("sgd",))
+    folder = interrupted(tmp_path / "run", begun)
+    now = options("adam", settings={"beta1": "0.7"}, controls=("sgd", "adamw"))
+    with pytest.raises(BadConfig) as caught:
+        resumed(folder, now)
+    told = caught.value.message.partition(": ")[2].split("; ")
+
+    assert told == [
+        "--control: sgd in the checkpoint, sgd adamw now",
+        "--setting beta1: 0.8 in the checkpoint, 0.7 now",
+        "--setting eps: 1e-7 in the checkpoint, nothing now",
+    ]
+    known = get_command(app).commands["retrain"]  # type: ignore[attr-defined]
+    spelled = {word for param in known.params for word in param.opts}
+    assert {words.split()[0].rstrip(":") for words in told} <= spelled
+    every = {f"--{WORDS.get(f.name, f.name.replace('_', '-'))}" for f in fields(now)}
+    assert every - spelled == {"--settings", "--most-skipped"}
 
 
 def test_another_schema_is_refused(tmp_path) -> None:
@@ -182,7 +205,7 @@ def test_another_schema_is_refused(tmp_path) -> None:
         state = torch.load(path, weights_only=True)
         torch.save({**state, "schema": 99}, path)
 
-    with pytest.raises(BadConfig, match="has schema 99, and this version reads 2"):
+    with pytest.raises(BadConfig, match="has schema 99, and this version reads 3"):
         resumed(folder, options("adam"))
 
 

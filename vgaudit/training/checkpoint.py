@@ -15,7 +15,7 @@ import torch
 from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
 from vgaudit.plain import visible
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the checkpoint's content; another number is another form."""
 
 CURRENT, PREVIOUS, LOCK = "checkpoint.pt", "checkpoint.previous.pt", "lock"

@@ -13,6 +13,9 @@ from vgaudit.retraining import RetrainOptions
 from vgaudit.training.course import Course
 from vgaudit.training.weights import digest, form
 
+WORDS = {"method": "with", "controls": "control"}
+"""Options whose word on the command line is another than their name."""
+
 
 def identity(
     course: Course, model: nn.Module, options: RetrainOptions
@@ -22,11 +25,12 @@ def identity(
     By the words of the command line, since differences are told to the user.
     """
     asked = {
-        f"--{name.replace('_', '-')}": _plain(value)
+        f"--{WORDS.get(name, name.replace('_', '-'))}": _plain(value)
         for name, value in dataclasses.asdict(options).items()
         # How many processes share the work, and how, changes no step.
-        if name != "parallel"
+        if name not in ("parallel", "settings")
     }
+    asked |= {f"--setting {name}": text for name, text in options.settings.items()}
     feed = course.feed
     return {
         "model": type(model).__name__,
@@ -48,4 +52,4 @@ def _summary(lines: Sequence[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value

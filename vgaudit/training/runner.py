@@ -113,6 +113,8 @@ class Runner:
             Interrupted: the watcher ended it; what was trained is in its checkpoint.
         """
         standing = self._standing
+        # What building a method takes, here or again after a resume, is no training.
+        self._since = time.monotonic()
         if not standing.done:
             self._close(0)
         try:
@@ -192,7 +194,7 @@ class Runner:
                 valid_loss=scores.loss if scores else None,
                 metric=scores.metric if scores else None,
                 lr=self._method.lr if number else None,
-                seconds=standing.spent + spent,
+                seconds=standing.spent + spent if number else 0.0,
                 skipped=standing.skipped,
                 attenuation=attenuation.value if attenuation is not None else None,
                 layers=layers,
