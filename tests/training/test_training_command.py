@@ -181,6 +181,21 @@ def test_numbers_that_are_none_are_refused_by_name(
     assert told[1].startswith("help: ")
 
 
+def test_labels_that_were_guessed_are_told_with_the_error(cli, here, place) -> None:
+    names = ",".join(f"f{number}" for number in range(6))
+    rows = "\n".join(",".join(["0.5"] * 5 + [str(n % 3)]) for n in range(40))
+    (place / "bare.csv").write_text(f"{names}\n{rows}\n")
+    done = cli(
+        *("retrain", f"{place}/nets.py:quick", "--with", "adam"),
+        *("--data", str(place / "bare.csv"), "--no-progress"),
+    )
+
+    assert done.code == 3
+    assert "mat1 and mat2 shapes cannot be multiplied" in done.err
+    assert "labels are in the last column, 'f5'" in done.err
+    assert "a heading such as 'label'" in done.err
+
+
 def test_data_is_needed(cli, place) -> None:
     done = cli("retrain", f"{place}/nets.py:quick", "--with", "adam", "--no-progress")
 

@@ -349,3 +349,35 @@ def test_r_squared_is_that_of_numpy() -> None:
     assert found is not None
     assert found.metric == pytest.approx(float(expected), rel=1e-9)
     assert found.loss == pytest.approx(float(residual) / wanted.size, rel=1e-5)
+
+
+class Own(nn.Module):
+    """Raises an error of its own, or one of torch's, in training."""
+
+    def __init__(self, *, own: bool) -> None:
+        super().__init__()
+        self.inner, self.own, self.steps = net(), own, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training and torch.is_grad_enabled()
+        if self.steps > 9 and self.own:
+            raise ValueError("my own bug in forward")
+        return self.inner(x if self.steps <= 9 else x[:, :4])
+
+
+def test_an_error_of_the_users_own_code_is_not_blamed_on_the_shapes() -> None:
+    with pytest.raises(CannotRun, match="my own bug in forward") as caught:
+        trained(Own(own=True), options("adam"))
+    assert caught.value.hint.startswith("the model's own code raises this, in line ")
+    assert "of test_training_loop.py: look there" in caught.value.hint
+
+    with pytest.raises(CannotRun, match="mat1 and mat2") as caught:
+        trained(Own(own=False), options("adam"))
+    assert caught.value.hint.startswith("check the shape of the inputs")
+
+
+def test_a_model_frozen_as_a_whole_is_told_in_words_of_a_training() -> None:
+    with pytest.raises(CannotRun, match="0 of 6 parameters are trainable") as caught:
+        trained(net().requires_grad_(False), options("adam"))
+    assert "requires_grad_(True)" in caught.value.hint
+    assert "--unfreeze" not in caught.value.hint

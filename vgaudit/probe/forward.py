@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import dis
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
 from vgaudit.errors import CannotRun, NothingMeasured, VgauditError
+from vgaudit.plain import visible
 from vgaudit.probe import provenance
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.follow import Follower
@@ -23,6 +26,11 @@ from vgaudit.probe.tensors import cast, differentiable, tensors_in
 
 _REENTRANT = "None of the inputs have requires_grad=True"
 _SHOWN = 4
+
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders of code that is not the user's own."""
+
+_OWN = Path(__file__).resolve().parents[1]
 
 Watcher = Recorder | Follower
 """What watches a forward pass: in full, or along what is known."""
@@ -226,7 +234,29 @@ def _failure_hint(error: Exception) -> str:
         return "batch normalisation needs a batch of 2 or more: --batch-size 2"
     if isinstance(error, TypeError) and "argument" in text:
         return "give every input of forward: --input name=SHAPE for each"
-    return "check the shape and type of the input: --input, --data"
+    return (
+        raised_hint(error) or "check the shape and type of the input: --input, --data"
+    )
+
+
+def raised_hint(error: BaseException) -> str:
+    """Returns where the model's own code raised an error; nothing if it did not.
+
+    What torch or an installed library raises is mostly about the input. A ``raise`` or
+    ``assert`` of the user's own code knows better what it is about.
+    """
+    last = error.__traceback__
+    if last is None:
+        return ""
+    while last.tb_next is not None:
+        last = last.tb_next
+    code = last.tb_frame.f_code
+    raised = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
+    path = Path(code.co_filename)
+    if not raised or INSTALLED & set(path.parts) or path.is_relative_to(_OWN):
+        return ""
+    where = f"line {last.tb_lineno} of {visible(path.name)}"
+    return f"the model's own code raises this, in {where}: look there"
 
 
 def _failing_module(error: Exception, model: nn.Module) -> tuple[str, nn.Module]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ from vgaudit.data.losses import check_labels
 from vgaudit.data.losses.outputs import own_loss
 from vgaudit.data.normed import has_batch_norm
 from vgaudit.data.seeding import private_random
+from vgaudit.data.sources.csv_file import GUESSED
 from vgaudit.errors import BadConfig, CannotRun, VgauditError
 from vgaudit.flow import Audit, GradientFlow, Target
 from vgaudit.job import DataOptions, ProbeOptions
@@ -93,7 +96,7 @@ def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
     check_crew(options, crew)
     # What is spread over processes may be too large for the device of one.
     home = torch.device("cpu") if options.parallel == "fsdp" else device
-    model = task.model.to(home)
+    model = _trainable(task.model).to(home)
     fed = feed(
         task.samples,
         task.valid,
@@ -102,7 +105,8 @@ def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
         seed=options.seed,
     )
     look = fed.look(task.data.batches, min(fed.size, _LOOK))
-    loss = chosen_loss(task, model, look[0], home)
+    with _guesses_told(fed.train.notes):
+        loss = chosen_loss(task, model, look[0], home)
     measurement = Measurement(look, fed.facts(), loss, task.probe)
     around.say("measuring before")
     before = measurement.audit(model, task.target) if crew.first else None
@@ -149,6 +153,35 @@ def _proved(
         note = f"the scan after the training failed: {error.message}"
         return dataclasses.replace(record, notes=(*record.notes, note))
     return dataclasses.replace(record, after=after)
+
+
+def _trainable(model: nn.Module) -> nn.Module:
+    """Returns the model.
+
+    Raises:
+        CannotRun: it is frozen as a whole.
+    """
+    frozen = [parameter.requires_grad for parameter in model.parameters()]
+    if frozen and not any(frozen):
+        raise CannotRun(
+            f"0 of {len(frozen)} parameters are trainable",
+            hint="unfreeze what is to learn where the model is built: "
+            "module.requires_grad_(True)",
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _guesses_told(notes: Sequence[str]) -> Iterator[None]:
+    """Adds to the hint of an error what was guessed about the data."""
+    try:
+        yield
+    except CannotRun as error:
+        guessed = [note for note in notes if note.startswith(GUESSED)]
+        if guessed:
+            way = "a heading such as 'label' names another column"
+            error.hint = "; ".join(filter(None, (error.hint, *guessed, way)))
+        raise
 
 
 def _check_device(options: RetrainOptions, device: torch.device) -> None:

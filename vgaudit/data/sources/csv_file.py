@@ -22,6 +22,9 @@ from vgaudit.plain import visible
 LABELS = ("label", "target", "y", "class", "labels", "targets", "species")
 """Headings of the label column, upper or lower case; else the last column is it."""
 
+GUESSED = "labels are in the last column"
+"""How a note begins that says where labels were taken from, for want of a heading."""
+
 _DELIMITERS = ",;\t|"
 _MAX_NOTED = 20
 
@@ -151,7 +154,7 @@ def _label_column(header: list[str]) -> tuple[int, str]:
             column = lower.index(name)
             return column, f"labels are in column '{visible(header[column])}'"
     last = visible(header[-1])
-    return len(header) - 1, f"labels are in the last column, '{last}'"
+    return len(header) - 1, f"{GUESSED}, '{last}'"
 
 
 def _labels(table: _Table) -> tuple[np.ndarray, tuple[str, ...]]:
