@@ -205,13 +205,28 @@ class Trials:
 
     def _note(self, done: Finished, made: Made) -> None:
         assert done.trial is not None
-        share = None if made.attempt.failure else self._explained(made.model)
+        attempt = self._steady(made.attempt)
+        share = None if attempt.failure else self._explained(made.model)
         done.trial = dataclasses.replace(
             done.trial,
-            attempts=(*done.trial.attempts, made.attempt),
+            attempts=(*done.trial.attempts, attempt),
             explained=(*done.trial.explained, share),
         )
         self._ledger.write(done)
+
+    def _steady(self, attempt: Attempt) -> Attempt:
+        """Returns an attempt; what learns a little and then diverges has failed.
+
+        A repair may deliver the epoch before that. But the trial asks whether the
+        model trains as it came, and such a model does not.
+        """
+        run = attempt.run
+        if run is None or not run.diverged:
+            return attempt
+        why = f"{attempt.arm}: it diverged after {count(run.epochs[-1].steps, 'step')}"
+        return dataclasses.replace(
+            attempt, run=None, score=self._bench.base(), chosen=-math.inf, failure=why
+        )
 
 
 def learned(found: Fixing) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vgaudit.errors import CannotRun, VgauditError
 from vgaudit.flow import GradientFlow
-from vgaudit.retraining import Epoch, LayerGradient, Progress, Run
+from vgaudit.retraining import DIVERGED, Epoch, LayerGradient, Progress, Run
 from vgaudit.training import randomness
 from vgaudit.training.course import WAY_OUT, Course, Diverged, Plan, Watcher
 from vgaudit.training.method import Method, Scores, Setup
@@ -157,7 +157,7 @@ class Runner:
         if standing.best == 0:
             raise CannotRun(f"{self._plan.name}: {error}", hint=WAY_OUT) from error
         standing.stopped = (
-            f"in epoch {standing.epoch} of {self._epochs}, where it diverged: {error}; "
+            f"in epoch {standing.epoch} of {self._epochs}, {DIVERGED}: {error}; "
             f"{WAY_OUT}"
         )
 
