@@ -86,6 +86,23 @@ def test_what_is_left_out_is_judged_by_the_others() -> None:
     assert alone == 2 * 2
 
 
+def test_nets_that_differ_from_the_nearest_one_are_counted() -> None:
+    # In order: sick −9 −8 −5, well −4.8 −2: −5 and −4.8 are nearest to each other.
+    rows = [row("vanishing", "lstm", x) for x in (-9.0, -8.0, -5.0)]
+    rows += [row("healthy", "lstm", x) for x in (-4.8, -2.0)]
+    kind = kinds_of(rows)["VG108", "gated", "sgd"]
+
+    assert limits.disagreeing(kind) == 2
+
+
+@pytest.mark.parametrize("best", [0.0, 0.02, 0.1, 0.5])
+def test_the_nearest_neighbour_bounds_the_best_rule(best: float) -> None:
+    """Where every figure has the label of the majority with 1 − e."""
+    assert limits.least(round(2e6 * best * (1 - best)), 10**6) == pytest.approx(
+        best * 10**6, abs=2.0
+    )
+
+
 def test_no_limit_that_ships_makes_more_errors_than_the_fitted_one() -> None:
     """But for one that could only pass between two nets less than 0.1 apart."""
     stored = [json.loads(line) for line in STORED.read_text().splitlines()]
