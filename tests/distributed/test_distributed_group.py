@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.distributed.networks import together
-from vgaudit.distributed import Group, Ranks, joined, launched
+from vgaudit.distributed import Group, Ranks, failure, joined, launched
 from vgaudit.errors import BadConfig, CannotRun
 
 TORCHRUN = {
@@ -204,3 +204,29 @@ def test_an_error_keeps_its_causes_and_is_not_its_own(collectively: bool) -> Non
     chain = ["CannotRun", "FileNotFoundError"]
 
     assert [chain] * 2 == together(causes, 2, collectively)
+
+
+class Gone:
+    """A store whose process has ended."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("Connection reset by peer")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (CannotRun("too large for one batch"), "too large for one batch"),
+        (
+            RuntimeError("Broken pipe"),
+            "rank 0 failed: its process ended without a word",
+        ),
+    ],
+    ids=["its own error", "an echo"],
+)
+def test_without_the_store_a_rank_says_what_it_knows(
+    error: Exception, expected: str
+) -> None:
+    found = failure.cause(Gone(), Ranks(1, 2, 1), error)  # type: ignore[arg-type]
+
+    assert str(found).startswith(expected)

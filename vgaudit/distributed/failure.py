@@ -122,7 +122,10 @@ def cause(store: Store, ranks: Ranks, error: Exception) -> Exception:
         if told is None:
             return _vanished([])
     except RuntimeError:
-        # The store lives with the first rank, or with the launcher.
+        # The store lives with the first rank, or with the launcher, and has gone with
+        # it: what went wrong here says more than that.
+        if not is_echo(error):
+            return error
         return _vanished([] if ranks.first else [0])
     who, found = told
     same = isinstance(error, VgauditError) and error.message == found.message
