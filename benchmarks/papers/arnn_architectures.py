@@ -186,7 +186,7 @@ def curves(figure: Any, found: dict[Run, Outcome], net: str, activation: str) ->
         means = [statistics.mean(epoch) for epoch in zip(*seeds, strict=True)]
         axes.plot(range(1, len(means) + 1), means, label=title)
     axes.set(xlabel="epoch", ylabel="test accuracy, %", title=f"{net}, {activation}")
-    axes.legend()
+    figure.legend(loc="outside right center")
 
 
 def plots(options: argparse.Namespace, found: dict[Run, Outcome]) -> None:
@@ -201,7 +201,7 @@ def plots(options: argparse.Namespace, found: dict[Run, Outcome]) -> None:
             study.plot(
                 options.plots / f"{name}_accuracy.svg",
                 lambda f, n=net, a=activation: curves(f, found, n, a),  # type: ignore[misc]
-                (5, 3),
+                (6.5, 3),
             )
 
 
