@@ -12,17 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from vgaudit import __version__
 from vgaudit.compare import Comparison
 from vgaudit.conversion import Conversion
 from vgaudit.errors import CannotLoad
 from vgaudit.fixing import Fixing
 from vgaudit.flow import Audit
-from vgaudit.plain import visible
 from vgaudit.reports import comparison, fixing, retraining
-from vgaudit.reports.json import KINDS, SCHEMA_VERSION
+from vgaudit.reports.json import KINDS, check_version, validated
 from vgaudit.retraining import Retraining
-from vgaudit.typed import Mismatch, typed
 
 T = TypeVar("T")
 Part = Literal["before", "after"]
@@ -78,56 +75,51 @@ def archived(text: str) -> Archived | None:
     key = next((key for key in KINDS if isinstance(record.get(key), dict)), None)
     if key is None:
         return None
-    found = str(record.get("schema_version", "missing"))
-    if found.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
-        raise CannotLoad(
-            f"not a report that this version reads: schema_version {visible(found)}",
-            hint=f"vgaudit {__version__} reads schema_version {SCHEMA_VERSION}",
-        )
+    check_version(record)
     return _OPEN[key](record)
 
 
 def _training(record: dict[str, Any]) -> Archived:
-    done = _read(Retraining, record["retraining"], "training")
-    both = _comparison(record)
-    return Archived(
-        kind="training",
-        render=lambda form, top: retraining.render(
-            done, both, form=form, top=top, resume=RESUME
-        ),
-        before=done.before,
-        after=done.after,
-    )
+    done, both = _read(Retraining, record, "retraining"), _comparison(record)
+
+    def render(form: str, top: int) -> str:
+        return retraining.render(done, both, form=form, top=top, resume=RESUME)
+
+    return _scanned("retraining", done, render)
 
 
 def _conversion(record: dict[str, Any]) -> Archived:
-    done = _read(Conversion, record["conversion"], "conversion")
-    both = _comparison(record)
-    return Archived(
-        kind="conversion",
-        render=lambda form, top: comparison.render_conversion(
-            done, both, form=form, top=top
-        ),
-        before=done.before,
-        after=done.after,
-    )
+    done, both = _read(Conversion, record, "conversion"), _comparison(record)
+
+    def render(form: str, top: int) -> str:
+        return comparison.render_conversion(done, both, form=form, top=top)
+
+    return _scanned("conversion", done, render)
 
 
 def _repair(record: dict[str, Any]) -> Archived:
-    done = _read(Fixing, record["fixing"], "repair")
-    return Archived(
-        kind="repair",
-        render=lambda form, _top: fixing.render(done, form=form, resume=RESUME),
-        before=done.before,
-        after=done.after,
-    )
+    done = _read(Fixing, record, "fixing")
+
+    def render(form: str, _top: int) -> str:
+        return fixing.render(done, form=form, resume=RESUME)
+
+    return _scanned("fixing", done, render)
 
 
 def _compared(record: dict[str, Any]) -> Archived:
-    found = _read(Comparison, record["comparison"], "comparison")
+    found = _read(Comparison, record, "comparison")
     return Archived(
-        kind="comparison",
+        kind=KINDS["comparison"],
         render=lambda form, top: comparison.render(found, form=form, top=top),
+    )
+
+
+def _scanned(
+    key: str, done: Retraining | Conversion | Fixing, render: Callable[[str, int], str]
+) -> Archived:
+    """Returns the report on a change that was scanned before and after."""
+    return Archived(
+        kind=KINDS[key], render=render, before=done.before, after=done.after
     )
 
 
@@ -140,15 +132,10 @@ _OPEN: dict[str, Callable[[dict[str, Any]], Archived]] = {
 
 
 def _comparison(record: dict[str, Any]) -> Comparison | None:
-    found = record.get("comparison")
-    return None if found is None else _read(Comparison, found, "comparison")
+    if record.get("comparison") is None:
+        return None
+    return _read(Comparison, record, "comparison")
 
 
-def _read(kind: type[T], record: object, what: str) -> T:
-    try:
-        return typed(kind, record)
-    except Mismatch as error:
-        raise CannotLoad(
-            f"not the report of a {what}: {error}",
-            hint="the file was changed by hand, or written by another version",
-        ) from error
+def _read(kind: type[T], record: dict[str, Any], key: str) -> T:
+    return validated(kind, record[key], f"the report of a {KINDS[key]}")

@@ -99,19 +99,14 @@ def parse(text: str) -> Report:
         CannotLoad: the text is no such document, or of another major version.
     """
     record = _record(text)
-    found = str(record.get("schema_version", "missing"))
-    if found.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
-        raise CannotLoad(
-            f"not a report that this version reads: schema_version {visible(found)}",
-            hint=f"vgaudit {__version__} reads schema_version {SCHEMA_VERSION}",
-        )
+    check_version(record)
     change = next((name for key, name in KINDS.items() if key in record), "")
     if change and "status" not in record:
         raise CannotLoad(
             f"the report of a {change}, not of a scan",
             hint="`vgaudit report FILE` shows it, `vgaudit compare` takes its scans",
         )
-    document = _validated(Document, record, "report")
+    document = validated(Document, record, "a vgaudit report")
     return Report(**{f.name: getattr(document, f.name) for f in fields(Report)})
 
 
@@ -121,7 +116,7 @@ def parse_audit(record: object) -> Audit:
     Raises:
         CannotLoad: it is no audit.
     """
-    return _validated(Audit, record, "measurement")
+    return validated(Audit, record, "a vgaudit measurement")
 
 
 def schema(kind: type = Document, title: str = "vgaudit report") -> str:
@@ -163,12 +158,36 @@ def _record(text: str) -> dict[str, Any]:
     return record
 
 
-def _validated(kind: type[T], record: object, what: str) -> T:
+def check_version(record: dict[str, Any]) -> None:
+    """Makes sure that a document is of a version that is read here.
+
+    Raises:
+        CannotLoad: it is of another major version, or names none.
+    """
+    found = str(record.get("schema_version", "missing"))
+    if found.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        raise CannotLoad(
+            f"not a report that this version reads: schema_version {visible(found)}",
+            hint=f"vgaudit {__version__} reads schema_version {SCHEMA_VERSION}",
+        )
+
+
+def validated(kind: type[T], record: object, what: str) -> T:
+    """Returns what plain values stand for.
+
+    Args:
+        kind: the dataclass.
+        record: the plain values.
+        what: for the message, ``a vgaudit report``.
+
+    Raises:
+        CannotLoad: they stand for no such thing.
+    """
     try:
         return typed(kind, record)
     except Mismatch as error:
         raise CannotLoad(
-            f"not a vgaudit {what}: {error}",
+            f"not {what}: {error}",
             hint="the file was changed by hand, or written by another version",
         ) from error
 
