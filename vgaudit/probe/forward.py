@@ -239,6 +239,16 @@ def _failure_hint(error: Exception) -> str:
     )
 
 
+def failed_call(error: Exception) -> CannotRun:
+    """Returns what to tell of an error that came out of a call of the model."""
+    text = (str(error).splitlines() or [""])[0]
+    return CannotRun(
+        f"the model fails on its data: {type(error).__name__}: {visible(text)}",
+        hint=raised_hint(error)
+        or "check the shape of the inputs; `vgaudit scan` names the layer",
+    )
+
+
 def raised_hint(error: BaseException) -> str:
     """Returns where the model's own code raised an error; nothing if it did not.
 

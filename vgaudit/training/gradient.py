@@ -18,8 +18,7 @@ from vgaudit.data.batch import Batch
 from vgaudit.data.losses import settled
 from vgaudit.errors import CannotRun, VgauditError
 from vgaudit.optim.sharding import local
-from vgaudit.plain import visible
-from vgaudit.probe.forward import is_out_of_memory, raised_hint
+from vgaudit.probe.forward import failed_call, is_out_of_memory
 from vgaudit.probe.tensors import map_tensors
 from vgaudit.training.method import Setup, StepOutcome
 from vgaudit.training.schedule import schedule
@@ -262,9 +261,4 @@ def _call(model: Trainee, batch: Batch) -> Any:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        text = str(error).splitlines()[0] if str(error) else ""
-        raise CannotRun(
-            f"the model fails on its data: {type(error).__name__}: {visible(text)}",
-            hint=raised_hint(error)
-            or "check the shape of the inputs; `vgaudit scan` names the layer",
-        ) from error
+        raise failed_call(error) from error

@@ -15,7 +15,7 @@ from vgaudit.data.losses.outputs import main_output
 from vgaudit.data.seeding import private_random
 from vgaudit.errors import CannotRun, VgauditError
 from vgaudit.plain import visible
-from vgaudit.probe.forward import is_out_of_memory, raised_hint
+from vgaudit.probe.forward import failed_call, is_out_of_memory
 from vgaudit.probe.tensors import cast
 from vgaudit.training.crew import ALONE, Crew
 from vgaudit.training.method import Scores
@@ -238,9 +238,4 @@ def forward(model: nn.Module, batch: Batch, device: torch.device) -> tuple[Any, 
                 f"out of memory with {batch.size} samples at once",
                 hint="lower --batch-size; --accumulate 2 leaves the steps as they are",
             ) from error
-        text = (str(error).splitlines() or [""])[0]
-        raise CannotRun(
-            f"the model fails on its data: {type(error).__name__}: {visible(text)}",
-            hint=raised_hint(error)
-            or "check the shape of the inputs; `vgaudit scan` names the layer",
-        ) from error
+        raise failed_call(error) from error

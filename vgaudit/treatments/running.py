@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch
 from vgaudit.errors import CannotRun
+from vgaudit.probe.forward import failed_call
 from vgaudit.probe.passes import shrink
 from vgaudit.probe.state import eager, prepare_mode, untouched
 from vgaudit.probe.tensors import cast, tensors_in
@@ -78,11 +79,7 @@ def call_with(model: nn.Module, args: Any, kwargs: Any) -> Any:
     except Stop:
         raise
     except Exception as error:
-        text = str(error).splitlines()[0] if str(error) else ""
-        raise CannotRun(
-            f"the model fails on its data: {type(error).__name__}: {text}",
-            hint="check the shape of the inputs; `vgaudit scan` names the layer",
-        ) from error
+        raise failed_call(error) from error
 
 
 class Stop(Exception):
