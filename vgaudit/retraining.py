@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from vgaudit.flow import Audit
@@ -25,6 +26,13 @@ Amp = Literal["off", "bf16", "fp16"]
 AMPS: tuple[Amp, ...] = ("off", "bf16", "fp16")
 Solver = Literal["gradient", "classic"]
 Outcome = Literal["better", "same", "worse", ""]
+
+
+def run_folder(output: str | None, given: str | None) -> Path | None:
+    """Returns the folder of a training: as given, or ``OUT.run`` beside its output."""
+    if given is not None:
+        return Path(given)
+    return None if output is None else Path(f"{Path(output)}.run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from vgaudit.errors import BadConfig, CannotRewrite, CannotRun, CannotWrite
 from vgaudit.judge import judge
 from vgaudit.plain import visible
 from vgaudit.reports.retraining import parse
-from vgaudit.retraining import Retraining, RetrainOptions
+from vgaudit.retraining import Retraining, RetrainOptions, run_folder
 
 Given = Mapping[str, Any]
 
@@ -78,11 +78,9 @@ def _way_on(given: Given, typed: Sequence[str]) -> Iterator[None]:
 
 def _kept(given: Given, typed: Sequence[str]) -> str:
     """Returns how to continue from what a failed training has left, or nothing."""
-    out, place = given["out"], given["run_folder"]
-    if place is None and out is None:
-        return ""
-    folder = Path(place) if place is not None else Path(f"{out}.run")
-    if not any(path.is_file() for path in folder.glob("checkpoint*.pt")):
+    folder = run_folder(given["out"], given["run_folder"])
+    saved = () if folder is None else folder.glob("checkpoint*.pt")
+    if not any(path.is_file() for path in saved):
         return ""
     shown = visible(str(folder))
     return f"what was trained is kept in {shown}; to go on: {again(typed)}"

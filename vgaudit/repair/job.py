@@ -22,7 +22,7 @@ from vgaudit.probe.state import unwrap
 from vgaudit.repair.fix import Asked, Repaired, fix
 from vgaudit.repair.ledger import Ledger
 from vgaudit.repair.sharing import Sharing
-from vgaudit.retraining import RetrainOptions
+from vgaudit.retraining import RetrainOptions, run_folder
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.checkpoint import RunFolder
 from vgaudit.training.crew import ALONE, Crew
@@ -104,7 +104,7 @@ def run(job: FixJob, listener: Listener, crew: Crew = ALONE) -> Fixing:
     if not crew.first:
         around = dataclasses.replace(around, resume=False)
         return fix(asked, Ledger(None), around, sharing).fixing
-    place = job.run_folder or (f"{job.output}.run" if job.output else None)
+    place = run_folder(job.output or None, job.run_folder or None)
     with _ledger(place, resume=job.resume, force=job.force) as ledger:
         done = fix(asked, ledger, around, sharing)
         found = _written(job, loaded, done, listener)
@@ -114,7 +114,7 @@ def run(job: FixJob, listener: Listener, crew: Crew = ALONE) -> Fixing:
 
 
 @contextmanager
-def _ledger(place: str | None, *, resume: bool, force: bool) -> Iterator[Ledger]:
+def _ledger(place: Path | None, *, resume: bool, force: bool) -> Iterator[Ledger]:
     """Gives the ledger of a folder, which nobody else can use meanwhile.
 
     Raises:
@@ -128,13 +128,13 @@ def _ledger(place: str | None, *, resume: bool, force: bool) -> Iterator[Ledger]
             )
         yield Ledger(None)
         return
-    folder = RunFolder(Path(place))
+    folder = RunFolder(place)
     with folder.held():
         ledger = Ledger(folder.path)
         if ledger.holds() and not resume:
             if not force:
                 raise BadConfig(
-                    f"{visible(place)} holds an unfinished repair",
+                    f"{visible(str(place))} holds an unfinished repair",
                     hint="--resume continues it, --force begins anew",
                 )
             ledger.clear()
@@ -192,7 +192,8 @@ def fix_here(model: nn.Module, target: Target, data: Any, means: Means) -> Repai
         options=RetrainOptions(method="adam", seed=means.options.seed),
     )
     asked = Asked(task=task, options=means.options, policy=means.policy)
-    with _ledger(means.folder, resume=means.resume, force=False) as ledger:
+    place = run_folder(None, means.folder)
+    with _ledger(place, resume=means.resume, force=False) as ledger:
         if means.folder is None:
             return fix(asked, ledger, Surroundings())
         with asked_to_stop() as stop:

@@ -16,7 +16,7 @@ from vgaudit.job import DataOptions, ScanJob
 from vgaudit.loading import LoadedModel
 from vgaudit.plain import visible
 from vgaudit.probe.state import unwrap
-from vgaudit.retraining import Progress, Retraining, RetrainOptions
+from vgaudit.retraining import Progress, Retraining, RetrainOptions, run_folder
 from vgaudit.training.campaign import USUAL_EVERY, Surroundings
 from vgaudit.training.checkpoint import RunFolder
 from vgaudit.training.crew import ALONE, Crew
@@ -155,14 +155,14 @@ def folder_for(
     Raises:
         BadConfig: there is none to resume from, or it holds another training.
     """
-    if given is None and output is None:
+    place = run_folder(output, given)
+    if place is None:
         if resume:
             raise BadConfig(
                 "--resume needs the folder of the checkpoints",
                 hint="give -o OUT as before, or --run-folder DIR",
             )
         return None
-    place = Path(given) if given is not None else Path(f"{Path(output or '')}.run")
     folder = RunFolder(place)
     if folder.holds_checkpoint() and not resume:
         if not force:
