@@ -169,9 +169,6 @@ class Epoch:
         return max(known) - min(known) if len(known) == len(found) else math.inf
 
 
-DIVERGED = "where it diverged"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One training run: the treatment, or a control beside it.
@@ -192,11 +189,6 @@ class Run:
     stopped: str = ""
     notes: tuple[str, ...] = ()
     failed: str = ""
-
-    @property
-    def diverged(self) -> bool:
-        """It ended by divergence, after an epoch that was worth keeping."""
-        return DIVERGED in self.stopped
 
     @property
     def kept(self) -> Epoch:

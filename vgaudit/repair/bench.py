@@ -45,11 +45,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A trained model, how it was converted, and its record."""
+    """A trained model, how it was converted, and its record.
+
+    ``diverged``: after an epoch that was worth keeping.
+    """
 
     model: nn.Module
     edits: tuple[Edit, ...]
     attempt: Attempt
+    diverged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +162,7 @@ class Bench:
             steps=run.epochs[-1].steps,
             seconds=time.monotonic() - began,
         )
-        return Made(runner.model, edits, done)
+        return Made(runner.model, edits, done, runner.diverged)
 
     def _failed(self, turn: Turn, why: str, seconds: float) -> Attempt:
         return Attempt(

@@ -205,7 +205,7 @@ class Trials:
 
     def _note(self, done: Finished, made: Made) -> None:
         assert done.trial is not None
-        attempt = self._steady(made.attempt)
+        attempt = self._steady(made)
         share = None if attempt.failure else self._explained(made.model)
         done.trial = dataclasses.replace(
             done.trial,
@@ -214,16 +214,16 @@ class Trials:
         )
         self._ledger.write(done)
 
-    def _steady(self, attempt: Attempt) -> Attempt:
+    def _steady(self, made: Made) -> Attempt:
         """Returns an attempt; what learns a little and then diverges has failed.
 
         A repair may deliver the epoch before that. But the trial asks whether the
         model trains as it came, and such a model does not.
         """
-        run = attempt.run
-        if run is None or not run.diverged:
+        attempt = made.attempt
+        if not made.diverged:
             return attempt
-        why = f"{attempt.arm}: it diverged after {count(run.epochs[-1].steps, 'step')}"
+        why = f"{attempt.arm}: it diverged after {count(attempt.steps, 'step')}"
         return dataclasses.replace(
             attempt, run=None, score=self._bench.base(), chosen=-math.inf, failure=why
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vgaudit.errors import CannotRun, VgauditError
 from vgaudit.flow import GradientFlow
-from vgaudit.retraining import DIVERGED, Epoch, LayerGradient, Progress, Run
+from vgaudit.retraining import Epoch, LayerGradient, Progress, Run
 from vgaudit.training import randomness
 from vgaudit.training.course import WAY_OUT, Course, Diverged, Plan, Watcher
 from vgaudit.training.method import Method, Scores, Setup
@@ -43,6 +43,9 @@ class Runner:
         model: on the device; trained in place. Where it is spread over processes, it
             stays whole in main memory, and has the kept weights in the end.
         state: of a run to continue, as from ``state_dict``.
+
+    Attributes:
+        diverged: it ended so, after an epoch that was worth keeping.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Runner:
     ) -> None:
         self._course, self._plan, self._crew = course, plan, course.crew
         options = plan.options
+        self.diverged = False
         self._modes = [(module, module.training) for module in model.modules()]
         self._standing = Standing(parts=options.accumulate)
         if state is not None:
@@ -156,8 +160,9 @@ class Runner:
         standing = self._standing
         if standing.best == 0:
             raise CannotRun(f"{self._plan.name}: {error}", hint=WAY_OUT) from error
+        self.diverged = True
         standing.stopped = (
-            f"in epoch {standing.epoch} of {self._epochs}, {DIVERGED}: {error}; "
+            f"in epoch {standing.epoch} of {self._epochs}, where it diverged: {error}; "
             f"{WAY_OUT}"
         )
 
