@@ -156,10 +156,8 @@ def retraining(done: Retraining, found: Comparison | None) -> View:
 
 
 def _said(done: Retraining) -> Iterator[str]:
-    """Yields the notes of every run, and why nothing came of one."""
+    """Yields the notes of every run."""
     for run in (done.run, *done.controls):
-        if run.failed:
-            yield f"{run.name} failed, nothing can be compared with it: {run.failed}"
         yield from (f"{run.name}: {sentence}" for sentence in run.notes)
 
 
