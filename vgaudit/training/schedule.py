@@ -15,6 +15,10 @@ from vgaudit.retraining import Schedule
 DROPS = (0.5, 0.75)
 """Where ``step`` divides the rate by ten, as shares of the training."""
 
+LINEAR = ("auto", "warmup-linear")
+WARM = (*LINEAR, "cosine")
+"""Schedules that warm up."""
+
 
 @dataclass
 class Cosine:
@@ -67,7 +71,7 @@ def schedule(
         total_steps: of the whole training.
         warmup: share of the steps, for the schedules that warm up.
     """
-    if name in ("auto", "warmup-linear"):
+    if name in LINEAR:
         return warmup_linear_decay(optimizer, total_steps, warmup=warmup)
     factors: dict[str, Callable[[int], float]] = {
         "cosine": Cosine(

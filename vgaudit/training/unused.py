@@ -7,15 +7,13 @@ from dataclasses import fields
 
 from vgaudit.plain import visible
 from vgaudit.retraining import RetrainOptions
+from vgaudit.training.schedule import WARM
 from vgaudit.training.settings import TRUE
 
 OF_STEPS = ("lr", "schedule", "warmup", "clip", "weight_decay", "momentum", "amp")
 """Options of optimizer steps on gradients."""
 
 OF_BATCHES = ("batch_size", "accumulate")
-WARM = ("auto", "warmup-linear", "cosine")
-"""Schedules that warm up."""
-
 RELAXED = ("place", "hidden", "reduction", "weight", "rate")
 OF_MODE = {
     "sweep": ("optimizer", "place", "scale", "per"),
