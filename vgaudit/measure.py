@@ -75,7 +75,7 @@ def measure(
                 loaded.module, job.data, loaded.example, mode=job.probe.mode
             )
             loss = data.resolve_loss(job.data.loss, batches.labelled)
-        with _alerts() as alerts:
+        with data.guesses_told(batches.facts.notes), _alerts() as alerts:
             flow = probe(
                 loaded.module,
                 batches,

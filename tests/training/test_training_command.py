@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import vgaudit
-from tests.training.courses import samples
+from tests.training.courses import net, samples
 
 ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -181,12 +181,15 @@ def test_numbers_that_are_none_are_refused_by_name(
     assert told[1].startswith("help: ")
 
 
-def test_labels_that_were_guessed_are_told_with_the_error(cli, here, place) -> None:
+@pytest.mark.parametrize("command", [["scan"], ["retrain", "--with", "adam"], ["fix"]])
+def test_labels_that_were_guessed_are_told_with_the_error(
+    cli, here, place, command
+) -> None:
     names = ",".join(f"f{number}" for number in range(6))
     rows = "\n".join(",".join(["0.5"] * 5 + [str(n % 3)]) for n in range(40))
     (place / "bare.csv").write_text(f"{names}\n{rows}\n")
     done = cli(
-        *("retrain", f"{place}/nets.py:quick", "--with", "adam"),
+        *(*command, f"{place}/nets.py:quick"),
         *("--data", str(place / "bare.csv"), "--no-progress"),
     )
 
@@ -194,6 +197,23 @@ def test_labels_that_were_guessed_are_told_with_the_error(cli, here, place) -> N
     assert "mat1 and mat2 shapes cannot be multiplied" in done.err
     assert "labels are in the last column, 'f5'" in done.err
     assert "a heading such as 'label'" in done.err
+
+
+def test_a_program_brings_its_batch_size(cli, here, place) -> None:
+    program = torch.export.export(net(), (torch.zeros(4, 6),))
+    torch.export.save(program, place / "only4.pt2")
+    out = place / "out.safetensors"
+    asked = ("retrain", f"{place}/only4.pt2", "--allow-code", "--with", "adam")
+    data = ("--data", str(place / "data.npz"), "--epochs", "1", "--no-progress")
+    done = cli(*asked, *data, "--batch-size", "64", "-o", str(out))
+
+    assert done.code == 2
+    assert "exported for batches of 4, not of 64" in done.err
+    assert not out.exists()
+    done = cli(*asked, *data, "-o", str(out))
+    assert done.code == 0, done.err
+    assert "batches of 4 only: 0 training samples are left out" in done.out
+    assert set(load_file(out)) == set(program.state_dict)
 
 
 def test_data_is_needed(cli, place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -194,6 +195,54 @@ def test_batch_normalization_gets_no_batch_of_one() -> None:
     assert feed(rows, None, share=0.1, size=13, seed=0).steps == 9
     plain = samples_of((x, y), net(), DataOptions(), lambda _: None)
     assert feed(plain, None, share=0.1, size=12, seed=0).steps == 10
+
+
+@given(rows=st.integers(16, 200), only=st.integers(1, 8), seed=st.integers(0, 3))
+def test_a_model_of_one_batch_size_gets_no_other(rows, only, seed) -> None:
+    x = torch.arange(rows, dtype=torch.float32)[:, None]
+    found = samples_of((x, x), nn.Linear(1, 1), DataOptions(), lambda _: None)
+    fed = feed(replace(found, only=only), None, share=0.5, size=None, seed=seed)
+    order = fed.order(1)
+    drawn = [fed.step(1, number, order) for number in range(fed.steps)]
+    held = list(fed.validation())
+
+    sizes = {d.batch.size for d in drawn} | {batch.size for batch in held}
+    assert sizes | {batch.size for batch in fed.look(2, 5)} == {only}
+    assert len(drawn) == len(fed.train_rows) // only
+    assert len(held) == len(fed.valid_rows) // only
+    seen = torch.cat([d.rows for d in drawn])
+    assert len(seen.unique()) == len(seen)
+    assert f"batches of {only} only" in fed.train.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"batch_size": 16}, "was exported for batches of 12, not of 16"),
+        ({"batch_size": None, "accumulate": 2}, "--accumulate 2 cuts them in parts"),
+        (
+            {"method": "rai", "batch_size": None, "settings": {"mode": "reference"}},
+            "this way of rai takes all samples at once",
+        ),
+        ({"batch_size": None, "valid_split": 0.05}, "114 samples to train and 6 to"),
+    ],
+)
+def test_what_a_model_of_one_batch_size_cannot_do(given, said) -> None:
+    rows = samples_of(samples(), net(), DataOptions(), lambda _: None)
+    with pytest.raises(BadConfig, match=said):
+        trained(net(), options(**given), data=replace(rows, only=12))
+
+
+def test_a_program_of_one_batch_size_trains_as_the_model_it_was_made_from() -> None:
+    model = net()
+    program = torch.export.export(model, (torch.zeros(12, 6),)).module()
+    rows = samples_of(samples(), program, DataOptions(), lambda _: None)
+    asked = options("adam", batch_size=None)
+    done = trained(program, asked, data=replace(rows, only=12))
+    expected = trained(model, options("adam", batch_size=12))
+
+    assert done.retraining.run.epochs[-1].steps == 3 * 9
+    assert same(done.model, expected.model.state_dict())
 
 
 def test_a_split_that_leaves_nothing_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vgaudit.data.batch import Batch, Loss
 from vgaudit.data.batches import Batches
+from vgaudit.data.guesses import guesses_told
 from vgaudit.data.inputs.infer import infer_inputs
 from vgaudit.data.losses import check_labels, resolve_loss, settle, settled
 from vgaudit.data.losses.made_up import RandomLabels
@@ -16,6 +17,7 @@ __all__ = [
     "RandomLabels",
     "check_labels",
     "from_object",
+    "guesses_told",
     "infer_inputs",
     "open_batches",
     "resolve_loss",

@@ -57,7 +57,8 @@ def open_batches(
         NothingMeasured: while iterating, if no batch is usable.
     """
     _check_counts(options)
-    options = _with_only_size(options, hint)
+    size = agreed_size(options.batch_size, only_size(hint))
+    options = dataclasses.replace(options, batch_size=size)
     if options.data is None:
         batches = synthetic_batches(model, hint, options, mode=mode)
     else:
@@ -107,18 +108,24 @@ def from_object(
     return batches if model is None else initialise(model, batches, seed=options.seed)
 
 
-def _with_only_size(options: DataOptions, hint: object | None) -> DataOptions:
-    """Returns the options with the batch size of a program that takes no other."""
+def only_size(hint: object | None) -> int | None:
+    """Returns the batch size of a program that takes no other, else None."""
     only: int | None = getattr(hint, "batch", None)
-    if only is None or options.batch_size == only:
-        return options
-    if options.batch_size is not None:
-        raise BadConfig(
-            f"the model was exported for batches of {only}, not of "
-            f"{options.batch_size}",
-            hint=f"leave --batch-size out, or give --batch-size {only}",
-        )
-    return dataclasses.replace(options, batch_size=only)
+    return only
+
+
+def agreed_size(asked: int | None, only: int | None) -> int | None:
+    """Returns the batch size that is asked for, or that is the only one.
+
+    Raises:
+        BadConfig: they differ.
+    """
+    if only is None or asked in (None, only):
+        return only or asked
+    raise BadConfig(
+        f"the model was exported for batches of {only}, not of {asked}",
+        hint=f"leave --batch-size out, or give --batch-size {only}",
+    )
 
 
 def _check_counts(options: DataOptions) -> None:

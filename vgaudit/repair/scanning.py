@@ -80,7 +80,7 @@ def scanned(task: Task, options: FixOptions) -> Scanned:
 
 def _measurement(task: Task, fed: Feed) -> Measurement:
     """Returns how the model is scanned, on a few training batches."""
-    look = fed.look(task.data.batches, min(fed.size, _LOOK))
+    look = fed.look(task.data.batches, _LOOK)
     loss = chosen_loss(task, task.model, look[0], parse_device(task.probe.device))
     return Measurement(look, fed.facts(), loss, task.probe)
 

@@ -19,6 +19,7 @@ from vgaudit.data.calls import tensors
 from vgaudit.data.fitting import fit_arrays
 from vgaudit.data.images import Taker, prepare_images
 from vgaudit.data.lazy import initialise
+from vgaudit.data.opening import only_size
 from vgaudit.data.sampling import collate
 from vgaudit.data.seeding import private_random
 from vgaudit.data.sources import open_source
@@ -57,8 +58,10 @@ def open_samples(
             content, images=None, samples=images, notes=(*content.notes, *notes)
         )
         store: Any = keep(images, content.skips, say)
-        return _samples(content, model, spec, store, options.seed)
-    return _of_content(content, model, spec, options, say)
+        found = _samples(content, model, spec, store, options.seed)
+    else:
+        found = _of_content(content, model, spec, options, say)
+    return dataclasses.replace(found, only=only_size(hint))
 
 
 def samples_of(data: Any, model: nn.Module, options: DataOptions, say: Say) -> Samples:

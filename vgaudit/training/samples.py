@@ -100,6 +100,7 @@ class Samples:
         spec: as the user gave it. notes: statements for the user.
         skips: what could not be used; grows while samples are read.
         batch_size: that of the user's own loader, if there was one.
+        only: the one batch size that the model takes, where it takes no other.
     """
 
     store: Store
@@ -109,6 +110,7 @@ class Samples:
     fit: Fit | None = None
     notes: tuple[str, ...] = ()
     batch_size: int | None = None
+    only: int | None = None
 
     def __len__(self) -> int:
         return len(self.store)

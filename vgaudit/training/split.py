@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from vgaudit.data.batch import Batch
 from vgaudit.data.batches import nonfinite
 from vgaudit.data.normed import has_batch_norm
+from vgaudit.data.opening import agreed_size
 from vgaudit.data.seeding import generator_for
 from vgaudit.errors import BadConfig, NothingMeasured
 from vgaudit.flow import DataFacts
@@ -31,6 +33,8 @@ class Feed:
         size: samples of one optimizer step.
         seed: of the order. split: in words.
         alone: a last batch of one sample is trained on; batch normalization needs two.
+        exact: the model takes ``size`` samples at a time: the rest of an epoch and of
+            the validation samples is left out.
     """
 
     train: Samples
@@ -41,11 +45,14 @@ class Feed:
     seed: int
     split: Split
     alone: bool = True
+    exact: bool = False
 
     @property
     def steps(self) -> int:
         """Optimizer steps in one epoch."""
         count, rest = divmod(len(self.train_rows), self.size)
+        if self.exact:
+            return count
         return count + (rest > 1 or (rest == 1 and (self.alone or count == 0)))
 
     def order(self, epoch: int) -> Tensor:
@@ -80,23 +87,28 @@ class Feed:
 
     def validation(self, part: Part = WHOLE) -> Iterator[Batch]:
         """Yields the validation samples, the same each time; a part has its batches."""
-        for number, rows in enumerate(_parts(self.valid_rows, self.size)):
+        for number, rows in enumerate(self._parts(self.valid_rows, self.size)):
             if number % part.size != part.rank:
                 continue
             batch = self.valid.batch(rows, "valid", number)
             if batch is not None and not nonfinite(batch):
                 yield batch
 
-    def look(self, count: int, size: int) -> list[Batch]:
+    def look(self, count: int, most: int) -> list[Batch]:
         """Returns a few training batches to measure on, the same each time.
+
+        Args:
+            count: how many.
+            most: samples of each at the most, but where the model takes no fewer.
 
         Raises:
             NothingMeasured: none is usable.
         """
         generator = generator_for(self.seed, "look")
         order = torch.randperm(len(self.train_rows), generator=generator)
+        size = self.size if self.exact else min(self.size, most)
         found = []
-        for number, rows in enumerate(_parts(order[: count * size], size)):
+        for number, rows in enumerate(self._parts(order[: count * size], size)):
             batch = self.train.batch(self.train_rows[rows], "look", number)
             if batch is not None and not nonfinite(batch):
                 found.append(batch)
@@ -117,10 +129,10 @@ class Feed:
             notes=self.train.notes,
         )
 
-
-def _parts(rows: Tensor, size: int) -> Iterator[Tensor]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+    def _parts(self, rows: Tensor, size: int) -> Iterator[Tensor]:
+        end = len(rows) - len(rows) % size if self.exact else len(rows)
+        for start in range(0, end, size):
+            yield rows[start : start + size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +178,12 @@ def feed(
         samples: all samples.
         other: validation samples of their own, or None.
         share: of the samples to hold out, where there is no ``other``.
-        size: of a step; None takes the loader's, else 64.
+        size: of a step; None takes the model's only one or the loader's, else 64.
         seed: of split and order.
 
     Raises:
-        BadConfig: a share outside [0, 1), or too few samples to split.
+        BadConfig: a share outside [0, 1), too few samples to split, or a size that the
+            model does not take.
     """
     if not 0.0 <= share < 1.0:
         raise BadConfig(
@@ -193,7 +206,10 @@ def feed(
         how = f"{held:,} of {total:,} samples, held out by seed {seed}"
     else:
         how = "none"
-    wanted = size or samples.batch_size or USUAL_SIZE
+    only = samples.only
+    wanted = agreed_size(size, only) or samples.batch_size or USUAL_SIZE
+    if only is not None:
+        samples = _told(samples, len(train), len(valid))
     return Feed(
         train=samples,
         valid=other if other is not None else samples,
@@ -203,4 +219,26 @@ def feed(
         seed=seed,
         split=Split(train=len(train), valid=len(valid), how=how),
         alone=not has_batch_norm(samples.model),
+        exact=only is not None,
     )
+
+
+def _told(samples: Samples, train: int, valid: int) -> Samples:
+    """Returns samples that note what a model's only batch size leaves out.
+
+    Raises:
+        BadConfig: there are too few to train or to validate on.
+    """
+    only = samples.only
+    assert only is not None
+    if train < only or 0 < valid < only:
+        raise BadConfig(
+            f"the model takes batches of {only}, and there are {train} samples to "
+            f"train and {valid} to validate on",
+            hint="give more data, or another --valid-split",
+        )
+    note = (
+        f"the model takes batches of {only} only: {train % only} training samples are "
+        f"left out of each epoch, {valid % only} validation samples of every score"
+    )
+    return dataclasses.replace(samples, notes=(*samples.notes, note))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +15,6 @@ from vgaudit.data.losses import check_labels
 from vgaudit.data.losses.outputs import own_loss
 from vgaudit.data.normed import has_batch_norm
 from vgaudit.data.seeding import private_random
-from vgaudit.data.sources.csv_file import GUESSED
 from vgaudit.errors import BadConfig, CannotRun, VgauditError
 from vgaudit.flow import Audit, GradientFlow, Target
 from vgaudit.job import DataOptions, ProbeOptions
@@ -104,9 +101,9 @@ def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
         size=options.batch_size,
         seed=options.seed,
     )
-    look = fed.look(task.data.batches, min(fed.size, _LOOK))
-    with _guesses_told(fed.train.notes):
-        loss = chosen_loss(task, model, look[0], home)
+    _check_parts(fed, options, crew)
+    look = fed.look(task.data.batches, _LOOK)
+    loss = chosen_loss(task, model, look[0], home)
     measurement = Measurement(look, fed.facts(), loss, task.probe)
     around.say("measuring before")
     before = measurement.audit(model, task.target) if crew.first else None
@@ -171,25 +168,28 @@ def _trainable(model: nn.Module) -> nn.Module:
     return model
 
 
-@contextlib.contextmanager
-def _guesses_told(notes: Sequence[str]) -> Iterator[None]:
-    """Adds to the hint of an error what was guessed about the data."""
-    try:
-        yield
-    except CannotRun as error:
-        guessed = [note for note in notes if note.startswith(GUESSED)]
-        if guessed:
-            way = "a heading such as 'label' names another column"
-            error.hint = "; ".join(filter(None, (error.hint, *guessed, way)))
-        raise
-
-
 def _check_device(options: RetrainOptions, device: torch.device) -> None:
     if options.amp != "off" and device.type != "cuda":
         raise BadConfig(
             f"--amp {options.amp} is for CUDA, and the device is {device}",
             hint="leave it out, or give --device cuda",
         )
+
+
+def _check_parts(fed: Feed, options: RetrainOptions, crew: Crew) -> None:
+    """Refuses to cut the batches of a model that takes one size only."""
+    if fed.exact and options.accumulate > 1:
+        cut = f"--accumulate {options.accumulate} cuts them in parts"
+    elif fed.exact and crew.size > 1:
+        cut = f"{crew.size} processes share each"
+    elif fed.exact and methods.entry(options).whole(options):
+        cut = f"this way of {options.method} takes all samples at once"
+    else:
+        return
+    raise BadConfig(
+        f"the model takes batches of {fed.size} only, and {cut}",
+        hint="leave that out, or export the model with a dynamic batch dimension",
+    )
 
 
 def check_crew(options: RetrainOptions, crew: Crew) -> None:
@@ -235,7 +235,8 @@ def chosen_loss(
     """
     if task.loss == "jacobian":
         raise BadConfig("training needs a loss", hint="leave out --loss jacobian")
-    with untouched(model, device), private_random():
+    told = data.guesses_told(task.samples.notes)
+    with told, untouched(model, device), private_random():
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         model.eval()
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vgaudit.data.batches import Skips
+from vgaudit.data.guesses import LABELS_GUESSED
 from vgaudit.data.sources.content import Content, Source
 from vgaudit.data.sources.local import regular_file
 from vgaudit.data.sources.rows import Rows
@@ -21,9 +22,6 @@ from vgaudit.plain import visible
 
 LABELS = ("label", "target", "y", "class", "labels", "targets", "species")
 """Headings of the label column, upper or lower case; else the last column is it."""
-
-GUESSED = "labels are in the last column"
-"""How a note begins that says where labels were taken from, for want of a heading."""
 
 _DELIMITERS = ",;\t|"
 _MAX_NOTED = 20
@@ -154,7 +152,7 @@ def _label_column(header: list[str]) -> tuple[int, str]:
             column = lower.index(name)
             return column, f"labels are in column '{visible(header[column])}'"
     last = visible(header[-1])
-    return len(header) - 1, f"{GUESSED}, '{last}'"
+    return len(header) - 1, f"{LABELS_GUESSED}, '{last}'"
 
 
 def _labels(table: _Table) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -53,8 +53,9 @@ def build(setup: Setup) -> Method:
 
 
 def _tell(setup: Setup, cuts: Cuts) -> None:
+    places = "1 place" if len(cuts) == 1 else f"{len(cuts)} places"
     setup.say(
-        f"RAI cuts the model at {len(cuts)} places between its {cuts.weight_layers} "
+        f"RAI cuts the model at {places} between its {cuts.weight_layers} "
         f"weight layers: from '{cuts.spots[0].name}' to '{cuts.spots[-1].name}'"
     )
 
