@@ -15,6 +15,12 @@ fresh seeds, and meet the test set. The selection may be shorter than the study
 Each finished run is one line of the results file; with --resume, runs that are in
 it are not repeated. Depth: --hidden 10 20 50 --width 100 --epochs 3. The paper's
 loss: --loss half-squares. Ablations: --methods sdagd sdagd-uncentred sdagd-global …
+
+--start signal draws the same weights, multiplies them by 4 (the inverse of sigmoid's
+slope), and sets the biases to −S/2 for the sum S of the row's weights, so that what
+reaches a sigmoid is centred. With it and --start xavier the deepest nets tell what
+fails there. The signal is what is left of the images before training: the standard
+deviation of the outputs over 500 test images, the largest of ten.
 """
 
 from __future__ import annotations
@@ -34,10 +40,14 @@ from torch.optim import SGD, Adam, Optimizer
 
 from benchmarks.papers import study
 from benchmarks.papers.pictures import Images, mnist
-from benchmarks.papers.study import Study
+from benchmarks.papers.study import Outcome, Study
 from vgaudit.optim import SDAGD, CenteredAdam, warmup_linear_decay
 
 BATCH, VALIDATION, TUNING_SEED = 100, 5000, 1000
+DEEP = 50
+"""Hidden layers from which on a study tells what is left of the signal."""
+
+PRECISIONS = ("float32", "float64")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 
 Build = Callable[[nn.Module, float, int], Optimizer]
@@ -112,6 +122,7 @@ class Run:
     epochs: int
     loss: str
     seed: int
+    start: str = "xavier"
 
 
 def network(run: Run) -> nn.Sequential:
@@ -121,11 +132,32 @@ def network(run: Run) -> nn.Sequential:
         before = run.width if index else 784
         layers += [nn.Linear(before, run.width), ACTIVATIONS[run.activation]()]
     model = nn.Sequential(*layers, nn.Linear(run.width, 10))
-    for layer in model:
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+    linear = [layer for layer in model if isinstance(layer, nn.Linear)]
+    for layer in linear:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    if run.start == "signal":
+        _centre(linear[1:])
     return model
+
+
+@torch.no_grad()
+def _centre(layers: list[nn.Linear]) -> None:
+    for layer in layers:
+        layer.weight.mul_(4)
+        layer.bias.copy_(-layer.weight.sum(1) / 2)
+
+
+def signals(run: Run, data: Images) -> dict[str, float]:
+    """Returns what is left of the images before training, by precision."""
+    found = {}
+    for kind in PRECISIONS:
+        dtype = getattr(torch, kind)
+        model = network(run).to(data.test.device, dtype)
+        with torch.no_grad():
+            spread = model(data.test[:500].to(dtype)).std(0)
+        found[kind] = float(f"{float(spread.max()):.2e}")
+    return found
 
 
 def loss_of(run: Run, output: Tensor, labels: Tensor) -> Tensor:
@@ -178,7 +210,7 @@ def nets(options: argparse.Namespace, stage: str, method: str) -> Iterator[Run]:
         for hidden in (options.tune_hidden if tune else None) or options.hidden:
             yield Run(
                 stage, method, 0.0, activation, hidden, options.width,
-                epochs, options.loss, TUNING_SEED,
+                epochs, options.loss, TUNING_SEED, options.start,
             )  # fmt: skip
 
 
@@ -205,10 +237,13 @@ Found = dict[str, dict[tuple[str, int], dict[int, float]]]
 """Test errors in percent by method, net and seed."""
 
 
-def errors_of(options: argparse.Namespace, runs: Study[Run]) -> tuple[Found, list[str]]:
+def errors_of(
+    options: argparse.Namespace, runs: Study[Run]
+) -> tuple[Found, list[str], dict[Run, Outcome]]:
     """Runs what is missing: all methods with the first seed, then with the second."""
     chosen: dict[str, float] = {}
     found: Found = {}
+    outcomes: dict[Run, Outcome] = {}
     for seed in range(options.seeds):
         for method in options.methods:
             setting = chosen.get(method) or choose(method, options, runs)
@@ -220,8 +255,9 @@ def errors_of(options: argparse.Namespace, runs: Study[Run]) -> tuple[Found, lis
             for run in runs.run(wanted):
                 by_net = found.setdefault(method, {})
                 net = by_net.setdefault((run.activation, run.hidden), {})
-                net[seed] = runs.results[run]["error"]
-    return found, [f"{chosen[method]:g}" for method in found]
+                outcomes[run] = runs.results[run]
+                net[seed] = outcomes[run]["error"]
+    return found, [f"{chosen[method]:g}" for method in found], outcomes
 
 
 def errors_table(found: Found, settings: list[str], options: argparse.Namespace) -> str:
@@ -261,6 +297,23 @@ def differences_table(found: Found) -> str:
     )
 
 
+def signals_table(outcomes: dict[Run, Outcome]) -> str:
+    """What reaches the outputs before training, mean over seeds, where it is known."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for run, outcome in outcomes.items():
+        if "signal" in outcome:
+            net = f"{run.activation} k={run.hidden}"
+            found.setdefault(net, {})[run.seed] = outcome["signal"]
+    rows = []
+    for net, by_seed in found.items():
+        means = (
+            statistics.mean(signal[kind] for signal in by_seed.values())
+            for kind in PRECISIONS
+        )
+        rows.append([net, *(f"{mean:.1e}" for mean in means)])
+    return study.table(["signal before training", *PRECISIONS], rows) if rows else ""
+
+
 def parse() -> argparse.Namespace:
     parser = study.parser(__doc__ or "", "sdagd_table1")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=DEFAULT)
@@ -273,6 +326,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--loss", choices=["cross-entropy", "half-squares"], default="cross-entropy"
     )
+    parser.add_argument("--start", choices=["xavier", "signal"], default="xavier")
     parser.add_argument("--settings", type=int, choices=[1, 2, 3, 4], default=4)
     parser.add_argument("--tune-hidden", type=int, nargs="+", help="default: --hidden")
     parser.add_argument("--tune-epochs", type=int, help="default: --epochs")
@@ -283,12 +337,18 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     data = functools.cache(lambda: mnist(options.data_root, options.device))
-    runs = Study(options, Run, lambda run: {"error": train(run, data())})
-    found, settings = errors_of(options, runs)
+
+    def outcome(run: Run) -> Outcome:
+        signal = {"signal": signals(run, data())} if run.hidden >= DEEP else {}
+        return {"error": train(run, data())} | signal
+
+    runs = Study(options, Run, outcome)
+    found, settings, outcomes = errors_of(options, runs)
     print(
         f"Width {options.width}, {options.epochs} epochs, {options.loss}; test error "
         f"in %, mean [lowest–highest] of up to {options.seeds} seeds.\n\n"
         f"{errors_table(found, settings, options)}\n{differences_table(found)}"
+        f"{signals_table(outcomes)}"
     )
     runs.close()
 

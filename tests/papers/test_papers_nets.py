@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_table_one_chooses_by_the_geometric_mean(tmp_path: Path) -> None:
     options = argparse.Namespace(
         out=tmp_path / "r.jsonl", device="cpu", minutes=1.0, settings=2, width=100,
         activations=["sigmoid"], hidden=[1, 2], epochs=5, loss="cross-entropy",
-        tune_hidden=None, tune_epochs=1,
+        tune_hidden=None, tune_epochs=1, start="xavier",
     )  # fmt: skip
     errors = {(0.1, 1): 1.0, (0.1, 2): 9.0, (0.05, 1): 2.0, (0.05, 2): 4.0}
 
@@ -151,3 +152,25 @@ def test_table_one_chooses_by_the_geometric_mean(tmp_path: Path) -> None:
     options.out = tmp_path / "other.jsonl"
     again = Study(options, sdagd_table1.Run, train)
     assert sdagd_table1.choose("sdagd", options, again) == 0.1
+
+
+def test_the_start_that_keeps_the_signal_centres_every_sigmoid() -> None:
+    run = sdagd_table1.Run(
+        "test", "sdagd", 0.1, "sigmoid", 50, 20, 3, "cross-entropy", seed=0
+    )
+    plain = sdagd_table1.network(run)
+    centred = sdagd_table1.network(replace(run, start="signal"))
+    for before, after in list(zip(plain, centred, strict=True))[2::2]:
+        assert torch.equal(after.weight, 4 * before.weight)
+        half = torch.full((1, 20), 0.5)
+        torch.testing.assert_close(
+            after(half), torch.zeros(1, len(after.bias)), atol=1e-6, rtol=0
+        )
+    x = torch.rand(600, 784)
+    data = Images(x, x, x, x)
+    found = sdagd_table1.signals(run, data)
+    kept = sdagd_table1.signals(replace(run, start="signal"), data)
+    # 4⁻⁵⁰ = 1e-30; what float32 shows of it is rounding.
+    assert found["float64"] < 1e-15 < 1e-9 < found["float32"] < 1e-6
+    assert kept["float64"] == pytest.approx(kept["float32"], rel=0.01)
+    assert kept["float32"] > 0.01
