@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 from benchmarks.papers.rai_study.grid import (
     ABLATED,
@@ -30,14 +31,8 @@ def show(record: Record) -> str:
     ]
     rows = []
     for cell in cells():
-        at = {
-            "activation": cell.activation,
-            "depth": cell.depth,
-            "width": cell.width,
-            "detail": f"noise {cell.noise}",
-        }
         found = {
-            method: record.rows("grid", method=method, **at)
+            method: record.rows("grid", method=method, **_at(cell))
             for method in (*CHEAP, *COSTLY)
         }
         scores = {
@@ -55,6 +50,16 @@ def show(record: Record) -> str:
     return table(head, rows)
 
 
+def _at(cell: Cell) -> dict[str, Any]:
+    """Returns what the runs of one net have in common."""
+    return {
+        "activation": cell.activation,
+        "depth": cell.depth,
+        "width": cell.width,
+        "detail": f"noise {cell.noise}",
+    }
+
+
 def show_each(record: Record) -> str:
     """The runs whose ridge was chosen for every net by itself."""
     return _ridged(record, "each", tuple(each_cells()), "tune each")
@@ -68,15 +73,9 @@ def show_fresh(record: Record) -> str:
 def _ridged(record: Record, study: str, nets: tuple[Cell, ...], tuning: str) -> str:
     rows = []
     for cell in nets:
-        at = {
-            "activation": cell.activation,
-            "depth": cell.depth,
-            "width": cell.width,
-            "detail": f"noise {cell.noise}",
-        }
         words = [f"{cell.activation}, {cell.depth} × {cell.width}, {cell.noise}"]
         for method in ("rai", "label code"):
-            found = record.rows(study, method=method, **at)
+            found = record.rows(study, method=method, **_at(cell))
             words.append(spread(row["score"] for row in found))
             words.append(f"{chosen(record, cell, method, study=tuning):g}")
         rows.append(words)
@@ -87,12 +86,7 @@ def show_ablations(record: Record) -> str:
     head = ["sigmoid, 101 ×", "full recipe", *ABLATED, "relaxed loss", "its gap"]
     rows = []
     for width in WIDTHS:
-        at = {
-            "activation": "sigmoid",
-            "depth": 101,
-            "width": width,
-            "detail": "noise 0.1",
-        }
+        at = _at(Cell("sigmoid", 101, width))
         found = [
             record.rows("grid", method=method, **at) for method in ("rai", *ABLATED)
         ]
