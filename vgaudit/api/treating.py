@@ -119,7 +119,8 @@ def retrain(
         data: ``(x, y)``, a ``Dataset``, a ``DataLoader``, or a list of batches.
         method: ``sdagd``, ``rai``, ``adact``, ``adam``, ``adamw`` or ``sgd``.
         epochs: passes over the data; None takes the method's own number.
-        valid: what to validate on; None holds a tenth of ``data`` out.
+        valid: samples to validate on; None takes ``valid_data`` of the options, a
+            data spec, or holds a tenth of ``data`` out.
         loss: a loss spec, or a function of output and labels; None chooses.
         controls: methods that train beside it, such as ``adam`` or ``adam:lr=0.003``.
         options: all options; replaces ``method``, ``epochs`` and ``controls``.

@@ -21,8 +21,12 @@ _LEAST: dict[str, float] = {
 _SHARES = ("warmup", "valid_split", "momentum")
 
 
-def check(options: RetrainOptions) -> None:
+def check(options: RetrainOptions, *, validated: bool = False) -> None:
     """Refuses options that cannot be meant.
+
+    Args:
+        options: how to train.
+        validated: there are validation samples beside the options.
 
     Raises:
         BadConfig: with the value, and what would be right.
@@ -38,7 +42,8 @@ def check(options: RetrainOptions) -> None:
         known = get_args(kind)
         if getattr(options, name) not in known:
             raise _wrong(name, getattr(options, name), f"one of {', '.join(known)}")
-    if options.patience is not None and not (options.valid_split or options.valid_data):
+    validated = validated or bool(options.valid_split or options.valid_data)
+    if options.patience is not None and not validated:
         raise BadConfig(
             "patience needs validation samples",
             hint="leave --valid-split above 0, or give --valid-data",

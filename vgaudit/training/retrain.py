@@ -209,19 +209,44 @@ def opened(
         model: stays as it is.
         target: what is known of it.
         data: as in ``samples_of``.
-        valid: samples to validate on, or None.
+        valid: samples to validate on; None for those of ``options.valid_data``.
         options: how to train.
 
     Raises:
+        UnknownSource: ``options.valid_data`` is no data spec.
         CannotLoad: an object is no data, or fails.
         BadConfig: an option is wrong.
     """
-    check(options)
+    _check_valid(valid, options.valid_data)
+    check(options, validated=valid is not None)
     own, _shared = copied(unwrap(model))
-    seeded = DataOptions(seed=options.seed)
+    seeded = DataOptions(seed=options.seed, data=options.valid_data)
     samples = samples_of(data, own, seeded, _silent)
-    held = None if valid is None else samples_of(valid, own, seeded, _silent)
+    held = None
+    if valid is not None:
+        held = samples_of(valid, own, seeded, _silent)
+    elif options.valid_data is not None:
+        held = open_samples(own, seeded, None, _silent)
     return Task(model=own, target=target, samples=samples, valid=held, options=options)
+
+
+def _check_valid(valid: Any, spec: object) -> None:
+    """Refuses validation samples that are given where the others belong, or twice."""
+    if spec is not None and not isinstance(spec, str):
+        raise BadConfig(
+            f"valid_data is of type {type(spec).__name__}, and holds a data spec",
+            hint="give samples as valid=(x, y); valid_data='valid.npz' opens a file",
+        )
+    if isinstance(valid, str):
+        raise BadConfig(
+            f"valid is '{visible(valid)}', and holds samples",
+            hint="give valid=(x, y), or a data spec as valid_data of the options",
+        )
+    if valid is not None and spec is not None:
+        raise BadConfig(
+            f"both valid and valid_data ('{visible(spec)}') are given",
+            hint="leave one of them out",
+        )
 
 
 def train_here(task: Task, place: str | Path | None, *, resume: bool) -> Finished:
