@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.optim.networks import backward, mlp, values_of
 from vgaudit.optim import SDAGD, CenteredAdam
+from vgaudit.optim.centring import Centre, Standing, standing
 
 SHIFT = 3.0
 
@@ -170,3 +172,86 @@ def test_without_centring_it_is_adamw() -> None:
 
     for ours, torchs in zip(*ends, strict=True):
         torch.testing.assert_close(ours, torchs)
+
+
+SWALLOWED = {
+    "linear": (lambda: nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32)), (16,), 32),
+    "conv": (
+        lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.Flatten()),
+        (2, 6, 6),
+        128,
+    ),
+    "instances": (
+        lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.InstanceNorm2d(8), nn.Flatten()),
+        (2, 6, 6),
+        128,
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", [SDAGD, CenteredAdam])
+@pytest.mark.parametrize("name", SWALLOWED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_bias_that_normalisation_swallows_is_not_thrown_about(
+    name, optimizer, dtype
+) -> None:
+    make, shape, width = SWALLOWED[name]
+    torch.manual_seed(0)
+    model = nn.Sequential(make(), nn.ReLU(), nn.Linear(width, 4))
+    x = torch.randn(256, *shape)
+    y = (x.flatten(1)[:, 0] > 0).long() + 2 * (x.flatten(1)[:, 1] > 0).long()
+    steps = optimizer(model.named_parameters(), lr=0.05)
+    for batch, labels in list(zip(x.split(32), y.split(32), strict=True)) * 5:
+        steps.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            loss = nn.functional.cross_entropy(model(batch), labels)
+        loss.backward()
+        steps.step()
+    model.eval()
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(model(x), y)
+
+    # No gradient moves that bias: what is left is a walk of small steps.
+    assert float(model[0][0].bias.detach().abs().max()) < 3.0
+    # Chance is log 4 = 1.39; before, this was 10 to 10⁴.
+    assert float(loss) < 1.3
+
+
+def fit(value: Tensor, share: float, mean: Tensor) -> Centre:
+    return Centre(0, 1, mean, value, share, square=1.0, bias_norm=1.0)
+
+
+def standings(fits: Iterable[Tensor]) -> list[Standing]:
+    """Returns what is said after each fit, all of the same weight."""
+    kept: dict[str, float] = {}
+    found, mean, square = [], torch.zeros(()), 0.0
+    for value in fits:
+        square = 0.9 * square + 0.1
+        share = 0.1 / square
+        mean = mean + share * (value - mean)
+        now = standing(
+            kept,
+            fit(value, share, mean),
+            mean_norm=float(mean.norm()),
+            fit_norm=float(value.norm()),
+        )
+        kept = {"mean_square": now.mean_square, "means_seen": now.seen}
+        found.append(now)
+    return found
+
+
+@pytest.mark.parametrize(("size", "first"), [(1.0, 0), (100.0, 9)])
+def test_a_mean_that_stays_is_believed_a_large_one_after_ten_steps(size, first) -> None:
+    found = standings([torch.full((6,), size)] * 30)
+    assert [now.agrees for now in found] == [False] * first + [True] * (30 - first)
+    assert found[-1].mean_square == pytest.approx(6 * size**2)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e6])
+def test_fits_that_change_sign_at_random_are_no_mean(size) -> None:
+    generator = torch.Generator().manual_seed(3)
+    found = standings(size * torch.randn(200, 50, generator=generator))
+    late = found[50:]
+    assert not any(now.agrees for now in late)
+    # EMA(‖ā‖²) of 50 independent numbers of that size.
+    assert late[-1].mean_square == pytest.approx(50 * size**2, rel=0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Gradients:
         values: local part, in ``state_dtype``, negated under ``maximize``, centred.
         norms: L2 norm of each whole gradient, after centring.
         weight_norms: L2 norm of each whole parameter.
-        centres: ā by the position of the weight, for weights that move.
+        centres: ā by the position of the weight, for weights that move, where it is
+            believed: there the bias takes back what the weight's step shifts.
         moving: the layers that take a step, with the members that do.
         refused: layers left alone because a gradient or weight is not finite.
     """
@@ -95,7 +97,16 @@ def centre_and_measure(layout: Layout, *, decay: float) -> Gradients:
         values[weight] = centring.centred(
             values[weight], values[centre.bias], centre.mean
         )
-    sizes, weights, means = _norms(layout, values, centres)
+    sizes, weights, means, fits = _norms(layout, values, centres)
+    standings = {
+        weight: centring.standing(
+            layout.kept(weight),
+            centre,
+            mean_norm=means[weight],
+            fit_norm=fits[weight],
+        )
+        for weight, centre in centres.items()
+    }
     noise = {
         weight
         for weight, centre in centres.items()
@@ -112,8 +123,9 @@ def centre_and_measure(layout: Layout, *, decay: float) -> Gradients:
     for layer, _ in moving:
         for weight, _ in layer.pairs:
             if weight in centres:
-                centring.commit(layout, centres[weight])
-    kept = {i: centres[i] for _, members in moving for i in members if i in centres}
+                centring.commit(layout, centres[weight], standings[weight])
+    believed = {i: centres[i] for i, found in standings.items() if found.agrees}
+    kept = {i: believed[i] for _, members in moving for i in members if i in believed}
     return Gradients(values, sizes, weights, kept, moving, refused)
 
 
@@ -135,17 +147,18 @@ def _sort(
 
 def _norms(
     layout: Layout, values: dict[int, Tensor], centres: dict[int, Centre]
-) -> tuple[dict[int, float], dict[int, float], dict[int, float]]:
-    """Returns the norms of gradients, parameters and means, in one measurement."""
+) -> tuple[dict[int, float], ...]:
+    """Returns the norms of gradients, parameters, means and fits, measured at once."""
     params = [layout.param(index) for index in values]
     means = [centre.mean for centre in centres.values()]
-    found = norms(
-        [*values.values(), *(local(param) for param in params), *means],
-        [*params, *params, *means] if layout.sharded else (),
+    fits = [centre.fit for centre in centres.values()]
+    found = iter(
+        norms(
+            [*values.values(), *(local(param) for param in params), *means, *fits],
+            [*params, *params, *means, *fits] if layout.sharded else (),
+        )
     )
-    count = len(values)
-    return (
-        dict(zip(values, found[:count], strict=True)),
-        dict(zip(values, found[count : 2 * count], strict=True)),
-        dict(zip(centres, found[2 * count :], strict=True)),
+    return tuple(
+        dict(zip(keys, itertools.islice(found, len(keys)), strict=True))
+        for keys in (values, values, centres, centres)
     )
