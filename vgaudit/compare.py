@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vgaudit.findings import Finding, Optimizer, Report, Status
+from vgaudit.findings import LEVELS, Finding, Level, Optimizer, Report, Status
 from vgaudit.flow import GradientFlow
 
 Verdict = Literal["better", "same", "worse", "mixed"]
@@ -45,7 +45,10 @@ class Comparison:
     Attributes:
         before, after: the figures of each.
         gone, new, kept: findings by what became of them; ``kept`` as they are after.
-        verdict: by errors and warnings that are gone and new, then by figures.
+        kept_from: the level that each of ``kept`` had before; empty in reports of
+            versions that did not record it.
+        verdict: by errors that are gone and new, then by warnings. A kept finding
+            that rose counts as new at its level, one that fell as gone at the old.
         healthy: the first scan found nothing to treat.
         optimizer, thresholds: what the second report was judged by.
     """
@@ -59,6 +62,26 @@ class Comparison:
     healthy: bool
     optimizer: Optimizer = "sgd"
     thresholds: dict[str, float] = field(default_factory=dict)
+    kept_from: tuple[Level, ...] = ()
+
+    @property
+    def risen(self) -> tuple[tuple[Level, Finding], ...]:
+        """Kept findings that are graver than they were, after the level before."""
+        return tuple((a, f) for a, f in self._levels() if _rank(f.level) < _rank(a))
+
+    @property
+    def fallen(self) -> tuple[tuple[Level, Finding], ...]:
+        """Kept findings that are milder than they were, after the level before."""
+        return tuple((a, f) for a, f in self._levels() if _rank(f.level) > _rank(a))
+
+    @property
+    def steady(self) -> tuple[Finding, ...]:
+        """Kept findings that are of the level they were."""
+        moved = {id(f) for _, f in (*self.risen, *self.fallen)}
+        return tuple(f for f in self.kept if id(f) not in moved)
+
+    def _levels(self) -> Iterator[tuple[Level, Finding]]:
+        return zip(self.kept_from, self.kept, strict=False)
 
     def _repr_html_(self) -> str:
         """Shows the comparison in a notebook."""
@@ -71,20 +94,27 @@ def compare(before: Report, after: Report) -> Comparison:
     """Returns what changed from one report to another."""
     matched = list(pairs(before.findings, after.findings))
     old = {id(a) for a, _ in matched}
-    kept = {id(b) for _, b in matched}
+    was = {id(b): a.level for a, b in matched}
     gone = tuple(f for f in before.findings if id(f) not in old)
-    new = tuple(f for f in after.findings if id(f) not in kept)
+    new = tuple(f for f in after.findings if id(f) not in was)
+    kept = tuple(f for f in after.findings if id(f) in was)
+    moved = [(was[id(f)], f.level) for f in kept]
+    better = [a for a, b in moved if _rank(b) > _rank(a)]
+    worse = [b for a, b in moved if _rank(b) < _rank(a)]
     return Comparison(
         before=figures(before),
         after=figures(after),
         gone=gone,
         new=new,
-        kept=tuple(f for f in after.findings if id(f) in kept),
-        verdict=_verdict(gone, new),
+        kept=kept,
+        verdict=_verdict(
+            [*(f.level for f in gone), *better], [*(f.level for f in new), *worse]
+        ),
         healthy=before.status == "pass"
         and not any(f.level != "info" for f in before.findings),
         optimizer=after.optimizer,
         thresholds=after.thresholds,
+        kept_from=tuple(a for a, _ in moved),
     )
 
 
@@ -150,13 +180,23 @@ def _saturated(flow: GradientFlow) -> float | None:
     return max(shares, default=None)
 
 
-def _verdict(gone: Sequence[Finding], new: Sequence[Finding]) -> Verdict:
-    """Returns the verdict by errors; by warnings where no error came or went."""
+def _rank(level: Level) -> int:
+    """Returns 0 for the gravest level."""
+    return LEVELS.index(level)
+
+
+def _verdict(lost: Sequence[Level], won: Sequence[Level]) -> Verdict:
+    """Returns the verdict by errors; by warnings where no error came or went.
+
+    Args:
+        lost: levels of what the first report had and the second has not.
+        won: levels of what came with the second.
+    """
     for levels in (("error",), ("error", "warning")):
-        lost = any(f.level in levels for f in gone)
-        won = any(f.level in levels for f in new)
-        if lost and won:
+        fewer = any(level in levels for level in lost)
+        more = any(level in levels for level in won)
+        if fewer and more:
             return "mixed"
-        if lost or won:
-            return "better" if lost else "worse"
+        if fewer or more:
+            return "better" if fewer else "worse"
     return "same"

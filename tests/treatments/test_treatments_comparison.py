@@ -6,10 +6,15 @@ import dataclasses
 import json
 import math
 
+import pytest
+
+from tests.reports_html.reading import read
 from vgaudit.compare import compare
 from vgaudit.findings import Finding, Level, Report
 from vgaudit.flow import Interval
+from vgaudit.reports.archive import archived
 from vgaudit.reports.comparison import render
+from vgaudit.reports.json import render as to_json
 from vgaudit.rules.examples import activation, chain
 
 
@@ -124,3 +129,98 @@ def test_a_failed_run_compares_without_figures() -> None:
     found = compare(failed, report(A))
     assert found.before.attenuation is None
     assert found.new == (A,)
+
+
+LEVELS: tuple[Level, ...] = ("error", "warning", "info")
+# By hand: what the level of one kept finding, from each row to each column, means.
+# A rise counts as a new finding, a fall as a gone one; infos decide nothing.
+KEPT = {
+    ("error", "error"): "same",
+    ("error", "warning"): "better",
+    ("error", "info"): "better",
+    ("warning", "error"): "worse",
+    ("warning", "warning"): "same",
+    ("warning", "info"): "better",
+    ("info", "error"): "worse",
+    ("info", "warning"): "worse",
+    ("info", "info"): "same",
+}
+
+
+@pytest.mark.parametrize(("before", "after"), KEPT)
+def test_a_kept_finding_of_another_level_counts(before: Level, after: Level) -> None:
+    old, new = finding("VG108", before, "r"), finding("VG108", after, "r")
+    found = compare(report(old), report(new))
+
+    assert (found.gone, found.new, found.kept) == ((), (), (new,))
+    assert found.kept_from == (before,)
+    assert found.verdict == KEPT[before, after]
+    moved = {"worse": found.risen, "better": found.fallen}
+    for verdict, findings in moved.items():
+        expected = ((before, new),) if found.verdict == verdict else ()
+        assert findings == expected
+    assert found.steady == (() if found.risen or found.fallen else (new,))
+
+
+def test_a_rise_beside_a_gone_error_is_mixed() -> None:
+    risen = finding("VG108", "error", "r")
+    found = compare(report(A, finding("VG108", "info", "r")), report(risen))
+
+    assert found.verdict == "mixed"
+
+
+def test_the_level_before_follows_its_finding_whatever_the_order() -> None:
+    old = [finding(f"VG10{i}", level, "a") for i, level in enumerate(LEVELS)]
+    new = [finding(f"VG10{i}", "warning", "a") for i in (2, 0, 1)]
+    found = compare(report(*old), report(*new))
+
+    assert [f.code for f in found.kept] == ["VG102", "VG100", "VG101"]
+    assert found.kept_from == ("info", "error", "warning")
+    assert [f.code for _, f in found.risen] == ["VG102"]
+    assert [f.code for _, f in found.fallen] == ["VG100"]
+
+
+def test_every_format_shows_the_change_of_level() -> None:
+    steady = finding("VG301", "warning", "c")
+    old = (finding("VG108", "info", "r"), steady)
+    found = compare(report(*old), report(finding("VG108", "error", "r"), steady))
+    text = render(found, form="text", top=1)
+    page = read(render(found, form="html"))
+    record = json.loads(render(found, form="json"))["comparison"]
+
+    said = "worse: 0 findings gone, 0 findings new, 2 findings kept, 1 of them graver"
+    assert said in text
+    # The changed one comes first, whatever --top hides.
+    assert "  kept  error    VG108 name-VG108  r  (info → error)\n" in text
+    assert "  kept  … and 1 more" in text
+    titles = [x.text for x in page.every("h2")]
+    assert "Findings that are graver" in titles
+    assert "Findings that stayed" in titles
+    labels = [x.text for x in page.every("span", "level")]
+    assert labels == ["info → error", "warning"]
+    before = dict(
+        zip([f["code"] for f in record["kept"]], record["kept_from"], strict=True)
+    )
+    assert before == {"VG108": "info", "VG301": "warning"}
+
+
+def test_archived_comparisons_that_know_no_levels_before_still_open() -> None:
+    found = compare(report(A), report(A))
+    record = json.loads(render(found, form="json"))
+    del record["comparison"]["kept_from"]
+    opened = archived(json.dumps(record))
+
+    assert opened is not None
+    assert "same: 0 findings gone, 0 findings new, 1 finding kept\n" in opened.render(
+        "text", 20
+    )
+
+
+@pytest.mark.parametrize(("before", "code"), [("info", 1), ("error", 0)])
+def test_a_finding_that_rose_fails_the_comparison(cli, tmp_path, before, code) -> None:
+    for name, level in (("a", before), ("b", "error")):
+        text = to_json(report(finding("VG108", level, "r")))
+        (tmp_path / f"{name}.json").write_text(text, encoding="utf-8")
+    done = cli("compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
+
+    assert done.code == code, done.err

@@ -43,7 +43,7 @@ def compare(
 
     Models are scanned on the same data, in processes of their own; reports are read
     as they are, without torch. Exits 1 where a finding of the level of --fail-on or
-    worse is new.
+    worse is new, or was milder before.
     """
     from vgaudit.cli import jobs
     from vgaudit.cli.changes import Changes
@@ -62,4 +62,5 @@ def compare(
     if gating.fail_on is o.FailOn.never or gating.exit_zero:
         return 0
     worst = LEVELS.index(gating.fail_on.value)
-    return int(any(LEVELS.index(finding.level) <= worst for finding in found.new))
+    came = (*found.new, *(finding for _, finding in found.risen))
+    return int(any(LEVELS.index(finding.level) <= worst for finding in came))

@@ -14,6 +14,7 @@ from vgaudit.findings import Finding, Report
 from vgaudit.flow import Source
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
+from vgaudit.reports.moved import counted, shifted
 from vgaudit.rules.wording import count, decades, number, percent
 from vgaudit.typed import Mismatch, typed
 
@@ -163,17 +164,15 @@ def comparison_lines(comparison: Comparison, top: int) -> Iterator[str]:
     for label, old, new in _rows(a, b):
         yield f"{label:<{LABEL}}{old:>12}{new:>12}"
     yield ""
-    yield f"{comparison.verdict}: " + ", ".join(
-        f"{count(len(found), 'finding')} {what}"
-        for found, what in (
-            (comparison.gone, "gone"),
-            (comparison.new, "new"),
-            (comparison.kept, "kept"),
-        )
-    )
-    for mark, found in (("gone", comparison.gone), ("new", comparison.new)):
+    yield f"{comparison.verdict}: {counted(comparison)}"
+    moved = (*comparison.risen, *comparison.fallen)
+    kept = [(f, shifted(was, f.level)) for was, f in moved]
+    for mark, found in (
+        ("gone", [(f, "") for f in comparison.gone]),
+        ("new", [(f, "") for f in comparison.new]),
+        ("kept", [*kept, *((f, "") for f in comparison.steady)]),
+    ):
         yield from _findings(mark, found, top)
-    yield from _findings("kept", comparison.kept, top)
 
 
 def _rows(a: Figures, b: Figures) -> Iterator[tuple[str, str, str]]:
@@ -197,10 +196,14 @@ def _share(value: float | None) -> str:
     return "–" if value is None else percent(value)
 
 
-def _findings(mark: str, found: Sequence[Finding], top: int) -> Iterator[str]:
-    for finding in found[:top]:
+def _findings(
+    mark: str, found: Sequence[tuple[Finding, str]], top: int
+) -> Iterator[str]:
+    """Yields findings, each with how its level changed, where it did."""
+    for finding, shift in found[:top]:
         where = visible(finding.layer) or "the model"
-        yield f"  {mark:<5} {finding.level:<8} {finding.code} {finding.name}  {where}"
+        line = f"  {mark:<5} {finding.level:<8} {finding.code} {finding.name}  {where}"
+        yield f"{line}  ({shift})" if shift else line
     if len(found) > top:
         yield f"  {mark:<5} … and {len(found) - top:,} more"
 
@@ -222,7 +225,8 @@ def advice(done: Conversion, comparison: Comparison) -> tuple[str, ...]:
             "conversion can only cost accuracy",
         )
     if comparison.verdict in ("worse", "mixed"):
-        return ("the conversion brought new findings; look at them before training",)
+        what = "new findings" if comparison.new else "graver findings"
+        return (f"the conversion brought {what}; look at them before training",)
     return ()
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from vgaudit import __version__
 from vgaudit.compare import Comparison, Figures
 from vgaudit.conversion import Conversion
-from vgaudit.findings import Finding
+from vgaudit.findings import Finding, Level
 from vgaudit.flow import Audit
 from vgaudit.plain import visible
 from vgaudit.reports.charts import heatmap, learning, overlay, profile
 from vgaudit.reports.charts import own as own_figures
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
 from vgaudit.reports.html.findings import Shown, shown
+from vgaudit.reports.moved import counted
 from vgaudit.reports.runs import MEANING, number_cell, side_by_side, told
 from vgaudit.reports.transport import line_of
 from vgaudit.retraining import Against, Retraining
@@ -92,7 +93,7 @@ def comparison(found: Comparison, sides: Sides) -> View:
         status=found.verdict,
         mark=found.verdict,
         headline=_moved(found),
-        lead=_counted(found),
+        lead=f"{counted(found)}.",
         blocks=(*_compared(found, sides), *_findings(found)),
     )
 
@@ -174,15 +175,6 @@ def _moved(found: Comparison) -> str:
     return f"{words}: {figure(old, 1)} decades before, {figure(new, 1)} after."
 
 
-def _counted(found: Comparison) -> str:
-    parts = (
-        (found.gone, "gone"),
-        (found.new, "new"),
-        (found.kept, "kept"),
-    )
-    return ", ".join(f"{count(len(x), 'finding')} {what}" for x, what in parts) + "."
-
-
 def _compared(found: Comparison, sides: Sides) -> Iterator[Block]:
     charts: tuple[Figure, ...] = ()
     pair: tuple[Figure, ...] = ()
@@ -230,20 +222,26 @@ def _share(value: float | None) -> str:
 
 def _findings(found: Comparison) -> Iterator[Block]:
     groups = (
-        ("New findings", found.new),
-        ("Findings that are gone", found.gone),
-        ("Findings that stayed", found.kept),
+        ("New findings", _unmoved(found.new)),
+        ("Findings that are graver", found.risen),
+        ("Findings that are gone", _unmoved(found.gone)),
+        ("Findings that are milder", found.fallen),
+        ("Findings that stayed", _unmoved(found.steady)),
     )
     for title, findings in groups:
         if findings:
             yield Block(title=title, findings=_few(findings), text=_more(findings))
 
 
-def _few(findings: Sequence[Finding]) -> tuple[Shown, ...]:
-    return tuple(shown(finding) for finding in findings[:MOST])
+def _unmoved(findings: Sequence[Finding]) -> tuple[tuple[Level, Finding], ...]:
+    return tuple((finding.level, finding) for finding in findings)
 
 
-def _more(findings: Sequence[Finding]) -> str:
+def _few(findings: Sequence[tuple[Level, Finding]]) -> tuple[Shown, ...]:
+    return tuple(shown(finding, before=was) for was, finding in findings[:MOST])
+
+
+def _more(findings: Sequence[tuple[Level, Finding]]) -> str:
     more = len(findings) - MOST
     return f"The first {MOST} of {len(findings):,}." if more > 0 else ""
 

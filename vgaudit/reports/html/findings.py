@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vgaudit.findings import Finding
+from vgaudit.findings import Finding, Level
 from vgaudit.plain import visible
+from vgaudit.reports.moved import shifted
 from vgaudit.reports.transport import line_of
 
 IN_FULL = 3
@@ -21,9 +22,13 @@ MOST_LINES = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """One finding in words, everything visible and none of it too long."""
+    """One finding in words, everything visible and none of it too long.
+
+    ``label`` is its level, or how that changed: ``info → error``.
+    """
 
     level: str
+    label: str
     unclear: bool
     code: str
     name: str
@@ -69,11 +74,13 @@ def shown(
     *,
     follows: Sequence[Finding] = (),
     same: Sequence[Finding] = (),
+    before: Level | None = None,
 ) -> Shown:
-    """Returns a finding in words."""
-    fix = finding.fix
+    """Returns a finding in words; ``before`` is its level in an earlier report."""
+    fix, level = finding.fix, finding.level
     return Shown(
-        level=finding.level,
+        level=level,
+        label=shifted(before, level) if before not in (None, level) else level,
         unclear=finding.unclear,
         code=finding.code,
         name=finding.name,
