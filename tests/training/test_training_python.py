@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import vgaudit
 from tests.training.courses import ROWS, net, options, samples
@@ -58,3 +60,111 @@ def test_patience_takes_validation_samples_of_any_kind() -> None:
 
     # Nothing moves, so no epoch is better than the start: two more, and it ends.
     assert done.retraining.run.epochs[-1].number == 2
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "retrain": vgaudit.retrain,
+    "fix": vgaudit.fix,
+    "convert": lambda model, data, **more: vgaudit.convert(
+        model, **{"to": "ar", "data": data, **more}
+    ),
+    "scan": vgaudit.scan,
+}
+
+
+def refused(call: Callable[..., Any], *args: Any, **more: Any) -> str:
+    """Returns how a call is refused, before its model ran a single time."""
+    with pytest.raises(BadConfig) as caught:
+        call(*args, **more)
+    return f"{caught.value.message} | {caught.value.hint}"
+
+
+class Untouched(nn.Module):
+    """A model that must not run."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the model ran")
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    ("model", "said", "way"),
+    [
+        ("nets.py", "a text, 'nets.py'", "vgaudit.load('nets.py')"),
+        (Path("nets.py"), "a text, 'nets.py'", "vgaudit.load('nets.py')"),
+        (Untouched, "the class Untouched", "Untouched(…)"),
+        (net, "the function net", "net(…)"),
+        (net().state_dict(), "of type OrderedDict", "load_state_dict"),
+        (None, "of type NoneType", "torch.nn.Module"),
+    ],
+    ids=["text", "path", "class", "function", "weights", "none"],
+)
+def test_what_is_no_module_is_told_with_the_way_to_one(
+    name: str, model: Any, said: str, way: str
+) -> None:
+    if name == "scan" and isinstance(model, (str, Path)):
+        pytest.skip("scan opens model specs")
+    told = refused(CALLS[name], model, samples())
+
+    assert said in told.split(" | ")[0]
+    assert way in told.split(" | ")[1]
+
+
+def test_saving_and_watching_need_a_module_too(tmp_path: Path) -> None:
+    assert "a text" in refused(vgaudit.save, "nets.py", tmp_path / "out.pt")
+    assert "the class Untouched" in refused(vgaudit.watch, Untouched)
+
+
+ARGUMENTS = [
+    ("retrain", {"epochs": "3"}, "epochs is '3' | give a whole number or None"),
+    ("retrain", {"epochs": 1.5}, "epochs is 1.5 | give a whole number or None"),
+    ("retrain", {"epochs": True}, "epochs is True | give a whole number or None"),
+    ("retrain", {"controls": "adam"}, "controls is 'adam' | give a list or tuple of"),
+    ("retrain", {"controls": (3,)}, "controls is (3,) | give a list or tuple of"),
+    ("retrain", {"method": "sdgd"}, "'sdgd' | did you mean sdagd?"),
+    ("retrain", {"method": 3}, "no method is called '3' | known: sdagd, rai"),
+    ("retrain", {"options": {}}, "options is {} | give RetrainOptions"),
+    ("retrain", {"options": options(lr="3")}, "lr is '3' | give a number or None"),
+    ("retrain", {"options": options(seed="a")}, "seed is 'a' | give a whole number"),
+    ("retrain", {"options": options(batch_size=2.5)}, "batch_size is 2.5 | give a"),
+    ("retrain", {"options": options(schedule="step ")}, "| did you mean step? give"),
+    ("retrain", {"options": options(controls="sgd")}, "controls is 'sgd' | give a"),
+    ("retrain", {"loss": 3}, "loss is 3 | give a name such as 'mse'"),
+    ("retrain", {"run_folder": 3}, "run_folder is 3 | give a path"),
+    ("retrain", {"probe_options": 3}, "probe_options is 3 | give ProbeOptions"),
+    ("retrain", {"policy": 3}, "policy is 3 | give Policy"),
+    ("retrain", {"policy": vgaudit.Policy(select=("VG999",))}, "unknown rule 'VG999'"),
+    ("fix", {"seeds": "3"}, "seeds is '3' | give a whole number"),
+    ("fix", {"seeds": 3.5}, "seeds is 3.5 | give a whole number"),
+    ("fix", {"budget": "10m"}, "budget is '10m' | give a number"),
+    ("fix", {"options": {}}, "options is {} | give FixOptions"),
+    ("convert", {"to": "arr"}, "to is 'arr' | did you mean ar? give one of ar, adact"),
+    ("convert", {"layers": "fc"}, "layers is 'fc' | give a list or tuple of texts"),
+    ("convert", {"skip": "fc"}, "skip is 'fc' | give a list or tuple of texts"),
+    ("convert", {"limit": "4"}, "limit is '4' | give a number or None"),
+    ("convert", {"options": {}}, "options is {} | give ConvertOptions"),
+    ("convert", {"data_options": 3}, "data_options is 3 | give DataOptions"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "said"), ARGUMENTS)
+def test_an_argument_of_a_wrong_type_is_told_before_the_model_runs(
+    name: str, given: dict[str, Any], said: str
+) -> None:
+    assert said in refused(CALLS[name], Untouched(), samples(), **given)
+
+
+@pytest.mark.parametrize("name", ["retrain", "fix", "convert"])
+def test_a_text_is_no_samples(name: str) -> None:
+    told = refused(CALLS[name], Untouched(), "data.npz")
+
+    assert told.startswith("data is a text, 'data.npz', and no samples | give (x, y)")
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    rate, epochs = np.float32(0.01), np.int64(2)
+    asked = options("adam", lr=rate, epochs=epochs, controls=["sgd"])
+    done = vgaudit.retrain(net(), samples(), options=asked).retraining
+
+    assert [run.name for run in done.controls] == ["sgd"]
+    assert done.run.epochs[-1].number == 2

@@ -11,6 +11,7 @@ from torch import nn
 
 from vgaudit import data as sources
 from vgaudit import treatments
+from vgaudit.api.arguments import check_loss, check_module
 from vgaudit.api.modules import describe
 from vgaudit.data.losses import Function
 from vgaudit.errors import NothingMeasured
@@ -55,6 +56,9 @@ def scan(
         VgauditError: loading, data, running or the policy fail; see ``errors``.
     """
     policy.check()
+    check_loss(loss)
+    if not isinstance(model, (str, Path)):
+        check_module(model)
     wanted = data_options or DataOptions()
     chosen = probe_options or ProbeOptions()
     if not isinstance(model, nn.Module) and batches is None and not callable(loss):
@@ -127,6 +131,7 @@ def watch(
         alone: each of several processes (DDP, FSDP2) reports on its own batches;
             otherwise on those of all, for which all must ask.
     """
+    check_module(model)
     return Watched(model, every=every, describe=describe, scaler=scaler, alone=alone)
 
 

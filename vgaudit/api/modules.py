@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from vgaudit import loading, treatments
+from vgaudit.api.arguments import check_module
 from vgaudit.errors import BadConfig
 from vgaudit.flow import Target
 from vgaudit.job import LoadOptions
@@ -68,7 +69,7 @@ def save(
         CannotWrite: the place is taken, missing or full.
     """
     origin = treatments.Origin(architecture=arch)
-    return treatments.save(model, path, origin=origin, force=force)
+    return treatments.save(check_module(model), path, origin=origin, force=force)
 
 
 def describe(model: nn.Module) -> Target:

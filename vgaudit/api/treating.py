@@ -11,6 +11,15 @@ from torch import nn
 
 from vgaudit import data as sources
 from vgaudit import treatments
+from vgaudit.api.arguments import (
+    check_fields,
+    check_folder,
+    check_kind,
+    check_loss,
+    check_module,
+    check_samples,
+    texts,
+)
 from vgaudit.api.modules import describe
 from vgaudit.compare import compare as compared
 from vgaudit.conversion import ConvertOptions, Treatment
@@ -64,10 +73,18 @@ def convert(
             kept and is not (VG702).
         VgauditError: data or running fail.
     """
-    chosen = options or ConvertOptions(
-        to=to, layers=tuple(layers), skip=tuple(skip), preserve=preserve, limit=limit
+    asked = ConvertOptions(
+        to=to,
+        layers=texts("layers", layers),
+        skip=texts("skip", skip),
+        preserve=preserve,
+        limit=limit,
     )
-    model = gathered(model)
+    chosen = check_fields(
+        "options", asked if options is None else options, ConvertOptions
+    )
+    check_kind("policy", policy, Policy).check()
+    model = gathered(check_module(model))
     measurement = _measurement(model, data, loss, data_options, probe_options)
     before = measurement.audit(model, describe(model)) if compare else None
     treated = treatments.treat(model, measurement.batches, chosen)
@@ -87,14 +104,22 @@ def _measurement(
     data_options: DataOptions | None,
     probe_options: ProbeOptions | None,
 ) -> treatments.Measurement:
-    wanted = data_options or DataOptions()
+    check_samples("data", data)
+    check_loss(loss)
+    wanted = DataOptions() if data_options is None else data_options
+    check_kind("data_options", wanted, DataOptions)
     if data is None:
         opened = sources.open_batches(model, wanted)
     else:
         opened = sources.from_object(data, wanted, model=model)
     resolved = sources.resolve_loss(loss or wanted.loss, opened.labelled)
-    probe_wanted = probe_options or ProbeOptions()
+    probe_wanted = _probing(probe_options)
     return treatments.Measurement(list(opened), opened.facts, resolved, probe_wanted)
+
+
+def _probing(given: ProbeOptions | None) -> ProbeOptions:
+    wanted = ProbeOptions() if given is None else given
+    return check_kind("probe_options", wanted, ProbeOptions)
 
 
 def retrain(
@@ -132,9 +157,18 @@ def retrain(
     Raises:
         VgauditError: data, model or method fail.
     """
-    asked = RetrainOptions(method=method, epochs=epochs, controls=tuple(controls))
-    target, measured = describe(model), probe_options or ProbeOptions()
-    task = training.opened(model, target, data, valid=valid, options=options or asked)
+    beside = texts("controls", controls)
+    asked = options
+    if asked is None:
+        asked = RetrainOptions(method=method, epochs=epochs, controls=beside)
+    check_fields("options", asked, RetrainOptions, later=("method", "valid_data"))
+    check_kind("policy", policy, Policy).check()
+    measured = _probing(probe_options)
+    check_samples("data", data)
+    check_loss(loss)
+    check_folder("run_folder", run_folder)
+    target = describe(check_module(model))
+    task = training.opened(model, target, data, valid=valid, options=asked)
     task = dataclasses.replace(task, loss=loss, probe=measured)
     done = training.train_here(task, run_folder, resume=resume)
     both = None
@@ -176,14 +210,19 @@ def fix(
     Raises:
         VgauditError: data or model fail, or there is too little to judge.
     """
-    policy.check()
+    check_kind("policy", policy, Policy).check()
+    asked = FixOptions(budget=budget, seeds=seeds) if options is None else options
+    check_samples("data", data)
+    check_loss(loss)
+    check_folder("run_folder", run_folder)
     means = repair.Means(
-        options=options or FixOptions(budget=budget, seeds=seeds),
+        options=check_fields("options", asked, FixOptions),
         policy=policy,
-        probe=probe_options or ProbeOptions(),
+        probe=_probing(probe_options),
         loss=loss,
         folder=None if run_folder is None else str(run_folder),
         resume=resume,
     )
-    done = repair.fix_here(model, describe(model), data, means)
+    target = describe(check_module(model))
+    done = repair.fix_here(model, target, data, means)
     return Fixed(done.model, done.fixing)

@@ -50,9 +50,9 @@ def entry(options: RetrainOptions) -> Entry:
         from vgaudit.training.adact import ENTRY as classic
 
         return classic
-    found = _GRADIENT.get(options.method)
+    found = _GRADIENT.get(str(options.method))
     if found is None:
-        raise _unknown("method", options.method, METHODS)
+        raise _unknown("method", str(options.method), METHODS)
     return found
 
 
