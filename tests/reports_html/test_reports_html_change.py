@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.reports_html.reading import number, read
-from vgaudit.compare import compare
+from vgaudit.compare import Comparison, compare
 from vgaudit.conversion import Conversion, ConvertOptions, Edit, Refusal
+from vgaudit.findings import Finding, Level
 from vgaudit.judge import judge
 from vgaudit.reports import comparison as words
 from vgaudit.reports import html
@@ -114,7 +115,9 @@ def test_a_comparison_puts_both_sides_beside_each_other() -> None:
     profiles = table(page, "Depth profile before and after")
     pair = page.one("div", "pair")
 
-    assert "Healthier: 9.6 decades lost before, 0.9 after." == page.one("h1").text
+    # The sick chain has one error, VG101; the well one has no finding.
+    said = "Healthier: 1 error gone; 9.6 decades lost before, 0.9 after."
+    assert said == page.one("h1").text
     assert ["status", "fail", "pass"] == rows[1]
     assert ["attenuation, decades", "−9.60", "−0.90"] == rows[2]
     assert ["before", "after"] == [x.text for x in pair.every("h3")]
@@ -234,3 +237,111 @@ def test_an_archived_report_becomes_a_page(cli, files) -> None:
 
     assert 0 == outcome.code
     assert html.render(SICK) == outcome.out
+
+
+def found_levels(code: str, *levels: Level) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(
+            code=f"{code}{i}",
+            name="x",
+            level=level,
+            message="…",
+            layer=f"{code}{i}",
+            layers=(f"{code}{i}",),
+        )
+        for i, level in enumerate(levels)
+    )
+
+
+def between(
+    before: tuple[Finding, ...],
+    after: tuple[Finding, ...],
+    *,
+    decades: tuple[float | None, float | None] = (-1.1, -0.8),
+) -> Comparison:
+    """A comparison of two scans with findings and attenuations of one's own."""
+    found = compare(replace(WELL, findings=before), replace(WELL, findings=after))
+    old, new = decades
+    return replace(
+        found,
+        before=replace(found.before, attenuation=old),
+        after=replace(found.after, attenuation=new),
+    )
+
+
+ERROR, WARNING = found_levels("E", "error"), found_levels("W", "warning")
+LOST = "1.1 decades lost before, 0.8 after."
+HEADLINES = [
+    (
+        between((), WARNING),
+        "Worse: 1 new warning, though less of the gradient is lost: 1.1 decades "
+        "before, 0.8 after.",
+    ),
+    (
+        between((), WARNING, decades=(-0.8, -1.1)),
+        "Worse: 1 new warning; 0.8 decades lost before, 1.1 after.",
+    ),
+    # What one decimal cannot show is no contradiction.
+    (
+        between((), WARNING, decades=(-0.84, -0.82)),
+        "Worse: 1 new warning; 0.8 decades lost before, 0.8 after.",
+    ),
+    (
+        between(ERROR, (), decades=(-0.8, -1.1)),
+        "Healthier: 1 error gone, though more of the gradient is lost: 0.8 decades "
+        "before, 1.1 after.",
+    ),
+    (between(ERROR, (), decades=(-1.1, None)), "Healthier: 1 error gone."),
+    (
+        between(ERROR, (), decades=(1.0, 2.5)),
+        "Healthier: 1 error gone, though the gradient changes more over depth: "
+        "1.0 decades before, 2.5 after.",
+    ),
+    (
+        between(found_levels("K", "info"), found_levels("K", "error")),
+        "Worse: 1 finding rose from info to error, though less of the gradient is "
+        "lost: 1.1 decades before, 0.8 after.",
+    ),
+    (
+        between(found_levels("K", "error", "error"), found_levels("K", "info", "info")),
+        f"Healthier: 2 findings fell from error to info; {LOST}",
+    ),
+    (
+        between(ERROR, found_levels("N", "error", "error", "warning", "info")),
+        "Some better, some worse: 2 new errors, 1 new warning, 1 error gone; " + LOST,
+    ),
+    # A new error decides; that warnings went is said after it.
+    (
+        between(WARNING, ERROR, decades=(None, None)),
+        "Worse: 1 new error, 1 warning gone.",
+    ),
+    (
+        between(ERROR, WARNING, decades=(None, None)),
+        "Healthier: 1 error gone, 1 new warning.",
+    ),
+    (between(WARNING, WARNING), f"The same findings: {LOST}"),
+    (between((), found_levels("N", "info")), f"The same findings: {LOST}"),
+]
+
+
+@pytest.mark.parametrize(("found", "said"), HEADLINES)
+def test_the_headline_says_why_and_where_figures_go_the_other_way(found, said) -> None:
+    assert read(html.compared(found).document()).one("h1").text == said
+
+
+def test_a_training_begins_with_what_was_learned() -> None:
+    def lead(done: Retraining) -> str:
+        return read(html.retrained(done, FOUND).document()).one("p", "lead").text
+
+    # Epochs 0 and 4 at a rate of 0.2: accuracy 0 and 0.8, loss 2.1 and 2.1 − 0.8.
+    assert lead(training()).startswith(
+        "Accuracy 0.0 % before, 80.0 % after. 4 epochs, 40 steps on 900 samples; "
+        "epoch 4 was kept. 10 % of them, held out by seed 0."
+    )
+    without = replace(training(), metric="")
+    assert lead(without).startswith("Validation loss 2.1 before, 1.3 after. 4 epochs")
+    blind = run("adam", 0.2)
+    unknown = tuple(replace(x, metric=None, valid_loss=None) for x in blind.epochs)
+    for metric in ("accuracy", ""):
+        done = replace(training(), metric=metric, run=replace(blind, epochs=unknown))
+        assert lead(done).startswith("4 epochs, 40 steps")

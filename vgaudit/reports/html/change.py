@@ -15,6 +15,7 @@ from vgaudit.reports.charts import heatmap, learning, overlay, profile
 from vgaudit.reports.charts import own as own_figures
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
 from vgaudit.reports.html.findings import Shown, shown
+from vgaudit.reports.html.headline import learned, moved
 from vgaudit.reports.moved import counted
 from vgaudit.reports.runs import MEANING, number_cell, side_by_side, told
 from vgaudit.reports.transport import line_of
@@ -25,13 +26,6 @@ MOST = 60
 """Rows of edits, refusals and findings; the JSON document has them all."""
 
 MOST_HEATMAPS = 4
-
-VERDICTS = {
-    "better": "Healthier",
-    "same": "The same findings",
-    "worse": "Worse",
-    "mixed": "Some better, some worse",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ def comparison(found: Comparison, sides: Sides) -> View:
         target=visible(target.target.spec) if target is not None else "",
         status=found.verdict,
         mark=found.verdict,
-        headline=_moved(found),
+        headline=moved(found),
         lead=f"{counted(found)}.",
         blocks=(*_compared(found, sides), *_findings(found)),
     )
@@ -118,7 +112,7 @@ def conversion(done: Conversion, found: Comparison | None) -> View:
         target=visible(target),
         status=f"converted to {done.options.to}",
         mark=found.verdict if found is not None else "same",
-        headline=_moved(found) if found is not None else f"{counted}.".capitalize(),
+        headline=moved(found) if found is not None else f"{counted}.".capitalize(),
         lead=f"{counted}. {outputs}",
         blocks=tuple(blocks),
         notes=_notes(done.notes, done.written),
@@ -144,13 +138,15 @@ def retraining(done: Retraining, found: Comparison | None) -> View:
         sides = Sides(before=done.before, after=done.after)
         blocks = [*_compared(found, sides), *blocks, *_findings(found)]
     target = done.before.target.spec if done.before is not None else ""
-    stopped = f" Stopped: {visible(done.run.stopped)}." if done.run.stopped else ""
+    stopped = f"Stopped: {visible(done.run.stopped)}." if done.run.stopped else ""
+    how = f"{visible(done.split.how).capitalize()}."
+    lead = (learned(done), _trained(done), how, stopped)
     return View(
         target=visible(target),
         status=f"trained with {visible(done.run.name)}",
         mark=found.verdict if found is not None else "same",
-        headline=_moved(found) if found is not None else _trained(done),
-        lead=f"{_trained(done)} {visible(done.split.how).capitalize()}.{stopped}",
+        headline=moved(found) if found is not None else _trained(done),
+        lead=" ".join(filter(None, lead)),
         blocks=tuple(blocks),
         notes=_notes((*_said(done), *done.notes), done.written),
     )
@@ -160,19 +156,6 @@ def _said(done: Retraining) -> Iterator[str]:
     """Yields the notes of every run."""
     for run in (done.run, *done.controls):
         yield from (f"{run.name}: {sentence}" for sentence in run.notes)
-
-
-def _moved(found: Comparison) -> str:
-    """Returns the verdict with the attenuation on both sides."""
-    words = VERDICTS[found.verdict]
-    old, new = found.before.attenuation, found.after.attenuation
-    if old is None or new is None:
-        return f"{words}."
-    if max(old, new) <= 0:
-        return (
-            f"{words}: {figure(-old, 1)} decades lost before, {figure(-new, 1)} after."
-        )
-    return f"{words}: {figure(old, 1)} decades before, {figure(new, 1)} after."
 
 
 def _compared(found: Comparison, sides: Sides) -> Iterator[Block]:
