@@ -23,7 +23,9 @@ class Figures:
         spread: decades between the largest and the smallest gradient at the
             outputs of weight layers (max/min over layers); infinite where one is 0.
         saturated: the largest share of saturated elements of any activation that
-            can saturate, gates aside; None without one.
+            can saturate, and of the state of any plain recurrent layer; gates aside,
+            None without one.
+        saturated_gate: the same of gates, those of LSTMs and GRUs among them.
         variation: standard deviation of the output over samples, relative to its
             size; near 0 the forward signal has collapsed.
         errors, warnings: number of findings.
@@ -36,6 +38,7 @@ class Figures:
     variation: float | None
     errors: int
     warnings: int
+    saturated_gate: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +155,8 @@ def figures(report: Report) -> Figures:
         status=report.status,
         attenuation=attenuation.value if attenuation is not None else None,
         spread=_spread(flow) if flow is not None else None,
-        saturated=_saturated(flow) if flow is not None else None,
+        saturated=_saturated(flow, gates=False) if flow is not None else None,
+        saturated_gate=_saturated(flow, gates=True) if flow is not None else None,
         variation=flow.output_variation if flow is not None else None,
         errors=report.count("error"),
         warnings=report.count("warning"),
@@ -169,13 +173,24 @@ def _spread(flow: GradientFlow) -> float | None:
     return max(values) - min(values) if len(values) > 1 else None
 
 
-def _saturated(flow: GradientFlow) -> float | None:
+def _saturated(flow: GradientFlow, *, gates: bool) -> float | None:
+    """Returns the largest share of saturated elements, of gates or of the others.
+
+    What is a gate, and what can saturate, is as VG301 judges it: the state of a plain
+    recurrent layer is an activation.
+    """
     shares = [
         layer.activation.saturated
         for layer in flow.layers
         if layer.activation is not None
         and layer.activation.bounded
-        and not layer.activation.gate
+        and layer.activation.gate == gates
+    ]
+    shares += [
+        gate.saturated
+        for cell in flow.recurrences
+        for gate in cell.gates
+        if gate.kind != "relu" and (gate.name != "state") == gates
     ]
     return max(shares, default=None)
 

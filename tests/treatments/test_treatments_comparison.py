@@ -9,13 +9,14 @@ import math
 import pytest
 
 from tests.reports_html.reading import read
-from vgaudit.compare import compare
+from vgaudit.compare import Comparison, compare
 from vgaudit.findings import Finding, Level, Report
-from vgaudit.flow import Interval
+from vgaudit.flow import GateFlow, Interval
 from vgaudit.reports.archive import archived
 from vgaudit.reports.comparison import render
 from vgaudit.reports.json import render as to_json
-from vgaudit.rules.examples import activation, chain
+from vgaudit.rules.examples import activation, chain, having
+from vgaudit.rules.through_time import reader
 
 
 def finding(code: str, level: Level, *layers: str) -> Finding:
@@ -224,3 +225,62 @@ def test_a_finding_that_rose_fails_the_comparison(cli, tmp_path, before, code) -
     done = cli("compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
 
     assert done.code == code, done.err
+
+
+def gated(*gates: GateFlow) -> Report:
+    """A report on a net with one recurrent layer of the given gates."""
+    audit = reader(-0.1)
+    (cell,) = audit.flow.recurrences
+    cell = dataclasses.replace(cell, gates=gates)
+    return dataclasses.replace(report(), audit=having(audit, recurrences=(cell,)))
+
+
+def gate(name: str, low: float, high: float, *, kind: str = "sigmoid") -> GateFlow:
+    return GateFlow(
+        name=name, kind=kind, mean=0.0, saturated_low=low, saturated_high=high
+    )
+
+
+def rows(found: Comparison) -> dict[str, list[str]]:
+    """What HTML shows, row by row, once text shows the same."""
+    page = read(render(found, form="html"))
+    cells = {label: values for label, *values in page.one("table").rows()}
+    text = render(found, form="text").splitlines()
+    for label in [x for x in cells if x.startswith("most saturated")]:
+        (line,) = [x for x in text if x.startswith(label)]
+        assert line.removeprefix(label).split() == " ".join(cells[label]).split()
+    return cells
+
+
+def test_gates_of_recurrent_layers_have_a_row_of_their_own() -> None:
+    before = gated(gate("forget", 0.1, 0.2), gate("output", 0.0, 0.25))
+    after = gated(gate("forget", 0.1, 0.2), gate("output", 0.9, 0.04))
+    found = compare(before, after)
+
+    # By hand: the larger of 0.1 + 0.2 and 0.25; the larger of 0.3 and 0.94.
+    assert found.before.saturated_gate == pytest.approx(0.3)
+    assert found.after.saturated_gate == pytest.approx(0.94)
+    assert rows(found)["most saturated gate"] == ["30 %", "94 %"]
+
+
+def test_the_state_of_a_plain_recurrent_layer_is_an_activation() -> None:
+    plain = gated(gate("state", 0.5, 0.42, kind="tanh"))
+    relu = gated(gate("state", 1.0, 0.0, kind="relu"))
+    found = compare(relu, plain)
+
+    assert found.after.saturated == pytest.approx(0.92)
+    assert (found.before.saturated_gate, found.after.saturated_gate) == (None, None)
+    # A ReLU that is off has no rails: without it, what the net has besides.
+    assert found.before.saturated == compare(gated(), relu).before.saturated
+    assert "most saturated gate" not in rows(found)
+
+
+def test_activations_that_multiply_are_gates() -> None:
+    audit = activation(chain(), "layers.5", saturated_low=0.8, gate=True)
+    found = compare(dataclasses.replace(report(), audit=audit), report())
+
+    assert found.before.saturated_gate is not None
+    assert found.before.saturated_gate >= 0.8
+    assert found.before.saturated is None or found.before.saturated < 0.8
+    assert found.after.saturated_gate is None
+    assert rows(found)["most saturated gate"][1] == "–"

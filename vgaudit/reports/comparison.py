@@ -180,6 +180,9 @@ def _rows(a: Figures, b: Figures) -> Iterator[tuple[str, str, str]]:
     yield "attenuation, decades", _decades(a.attenuation), _decades(b.attenuation)
     yield "max/min gradient, decades", _decades(a.spread), _decades(b.spread)
     yield "most saturated activation", _share(a.saturated), _share(b.saturated)
+    gates = (a.saturated_gate, b.saturated_gate)
+    if gates != (None, None):
+        yield "most saturated gate", _share(gates[0]), _share(gates[1])
     yield "output varies by", _share(a.variation), _share(b.variation)
     yield "errors, warnings", _counts(a), _counts(b)
 

@@ -194,6 +194,9 @@ def _rows(a: Figures, b: Figures) -> Iterator[tuple[str, str, str]]:
     yield "attenuation, decades", figure(a.attenuation), figure(b.attenuation)
     yield "max/min gradient over layers, decades", figure(a.spread), figure(b.spread)
     yield "most saturated activation", _share(a.saturated), _share(b.saturated)
+    gates = (a.saturated_gate, b.saturated_gate)
+    if gates != (None, None):
+        yield "most saturated gate", _share(gates[0]), _share(gates[1])
     yield "output varies by", _share(a.variation), _share(b.variation)
     yield "errors", f"{a.errors:,}", f"{b.errors:,}"
     yield "warnings", f"{a.warnings:,}", f"{b.warnings:,}"
