@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import nn
 
 import vgaudit
 from tests.training.courses import ROWS, net, options, samples
-from vgaudit.errors import BadConfig
+from vgaudit.errors import BadConfig, CannotRun
+from vgaudit.training.settings import LARGEST
 
 
 def kept_accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
@@ -168,3 +170,71 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
     assert [run.name for run in done.controls] == ["sgd"]
     assert done.run.epochs[-1].number == 2
+
+
+def test_the_largest_number_keeps_every_product_of_two_finite_in_float32() -> None:
+    largest = torch.tensor(LARGEST, dtype=torch.float64)
+    least = torch.tensor(1.0) - torch.nextafter(
+        torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
+    )
+    for made in (largest, largest * largest, largest / least):
+        assert torch.isfinite(made.float())
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("adam", {"lr": 1e38}),
+        ("sgd", {"lr": 2e19}),
+        ("sgd", {"weight_decay": 1e39}),
+        ("adamw", {"clip": 1e39}),
+        ("adam", {"settings": {"eps": 1e39}}),
+        ("sdagd", {"settings": {"kappa": 1e39}}),
+        ("rai", {"settings": {"mode": "table", "rate": 1e39}}),
+        ("adam", {"controls": ["adam:lr=1e38"]}),
+        ("adam", {"controls": ["sdagd:kappa=-1e39"]}),
+    ],
+)
+def test_what_float32_cannot_hold_is_refused_before_the_model_runs(
+    method: str, given: dict[str, Any]
+) -> None:
+    told = refused(
+        vgaudit.retrain, Untouched(), samples(), options=options(method, **given)
+    )
+    assert "up to 1e+19" in told
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("rai", {}),
+        ("rai", {"settings": {"mode": "reference"}}),
+        ("adact", {"solver": "classic"}),
+        ("adact", {}),
+        ("sdagd", {}),
+    ],
+)
+def test_unknown_settings_are_refused_before_the_model_runs(
+    method: str, given: dict[str, Any]
+) -> None:
+    own = {**given.get("settings", {}), "nonsense": 1}
+    asked = options(method, **{**given, "settings": own})
+
+    assert "has no setting 'nonsense'" in refused(
+        vgaudit.retrain, Untouched(), samples(), options=asked
+    )
+
+
+@pytest.mark.parametrize("method", ["adam", "adamw", "sgd", "sdagd", "adact"])
+def test_the_largest_numbers_end_a_training_without_a_crash(method: str) -> None:
+    """It may diverge, which is told; it may train to nothing; no kernel refuses."""
+    steep = {} if method == "sdagd" else {"momentum": 0.99}
+    asked = options(method, lr=LARGEST, weight_decay=LARGEST, clip=LARGEST, **steep)
+    if method.startswith("adam"):
+        asked = replace(asked, settings={"beta1": 1 - 2**-53, "eps": LARGEST})
+    told = ""
+    try:
+        run = vgaudit.retrain(net(), samples(), options=asked).retraining.run
+    except CannotRun as error:
+        told = error.hint
+    assert "lower --lr" in told if told else run.epochs[0].steps == 0

@@ -23,6 +23,7 @@ from vgaudit.plain import visible
 from vgaudit.retraining import METHODS, RetrainOptions, Solver
 from vgaudit.training import optimizers
 from vgaudit.training.method import Entry, Prepared
+from vgaudit.training.settings import LARGEST
 from vgaudit.treatments import treat
 
 CONTROLS = ("adam", "adamw", "sgd", "centred-adam", "sdagd", "readout")
@@ -96,10 +97,10 @@ def _rate(value: str | None, text: str) -> float | None:
         rate = float(value)
     except ValueError:
         rate = math.nan
-    if not 0.0 < rate < math.inf:
+    if not 0.0 < rate <= LARGEST:
         raise BadConfig(
             f"control {visible(text)}: lr is '{visible(value)}'",
-            hint="give a positive number",
+            hint=f"give a positive number up to {LARGEST:g}",
         )
     return rate
 

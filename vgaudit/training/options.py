@@ -9,6 +9,7 @@ from vgaudit.errors import BadConfig
 from vgaudit.ranks import Parallel
 from vgaudit.retraining import Amp, RetrainOptions, Schedule
 from vgaudit.training import methods
+from vgaudit.training.settings import LARGEST
 
 _LEAST: dict[str, float] = {
     "epochs": 1,
@@ -55,6 +56,10 @@ def _check_numbers(options: RetrainOptions) -> None:
         value = getattr(options, name)
         if value is not None and not least <= value < math.inf:
             raise _wrong(name, value, f"{least:g} or more")
+    for name in ("lr", "clip", "weight_decay"):
+        value = getattr(options, name)
+        if value is not None and LARGEST < value < math.inf:
+            raise _wrong(name, value, f"a number up to {LARGEST:g}")
     for name in _SHARES:
         value = getattr(options, name)
         if not 0.0 <= value < 1.0:

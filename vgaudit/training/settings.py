@@ -22,6 +22,14 @@ from vgaudit.plain import visible
 
 T = TypeVar("T")
 
+LARGEST = 1e19
+"""The largest number of a setting.
+
+About the square root of the largest float32, 3.4e38. Optimizers hand products of two
+settings to kernels of float32, such as lr · weight decay, and quotients such as
+lr / (1 - beta1), where 1 - beta1 is 1.1e-16 at the least: all of these stay finite.
+"""
+
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 """How a setting is switched on and off."""
 
@@ -103,6 +111,8 @@ def _value(name: str, text: str, kind: Any, method: str) -> Any:
         raise _wrong(name, text, what, method) from None
     if not math.isfinite(value):
         raise _wrong(name, text, what, method)
+    if kind is float and abs(value) > LARGEST:
+        raise _wrong(name, text, f"{what} up to {LARGEST:g}", method)
     return value
 
 

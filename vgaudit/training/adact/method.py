@@ -48,7 +48,7 @@ class Classic:
     """
 
     def __init__(self, setup: Setup) -> None:
-        own = read_settings(ClassicSettings, setup.options.settings, method="adact")
+        own = settings(setup.options)
         self._setup = setup
         self._plan = Plan(adapt=own.adapt, guard=own.guard)
         self._parts = parts_of(setup.model, setup.example)
@@ -184,6 +184,20 @@ def alone(_options: RetrainOptions) -> str:
     )
 
 
+def settings(options: RetrainOptions) -> ClassicSettings:
+    """Returns the settings of the classic solver.
+
+    Raises:
+        BadConfig: an unknown name or a wrong value.
+    """
+    return read_settings(ClassicSettings, options.settings, method="adact")
+
+
 ENTRY = Entry(
-    build=Classic, whole=on_all_samples, alone=alone, epochs=turns, prepare=prepare
+    build=Classic,
+    whole=on_all_samples,
+    alone=alone,
+    epochs=turns,
+    prepare=prepare,
+    check=settings,
 )

@@ -226,4 +226,5 @@ ENTRY = Entry(
     alone=_alone,
     epochs=_epochs,
     controls=("readout",),
+    check=settings,
 )
