@@ -17,7 +17,7 @@ from torch import nn
 
 from vgaudit.conversion import ConvertOptions
 from vgaudit.data.batch import Batch
-from vgaudit.errors import BadConfig
+from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.nn import PiecewiseLinear
 from vgaudit.plain import visible
 from vgaudit.retraining import METHODS, RetrainOptions, Solver
@@ -108,17 +108,35 @@ def _rate(value: str | None, text: str) -> float | None:
 def with_activations(
     model: nn.Module, batches: Sequence[Batch], _options: RetrainOptions
 ) -> Prepared:
-    """Returns a model with trainable activations: its own, or converted ones."""
+    """Returns a model with trainable activations: its own, or converted ones.
+
+    Raises:
+        CannotRewrite: no activation can be converted.
+    """
     found = sum(isinstance(module, PiecewiseLinear) for module in model.modules())
     if found:
         note = f"trains {found} piecewise linear activations with the weights"
         return Prepared(model, (note,))
-    treated = treat(model, batches, ConvertOptions(to="adact"))
+    try:
+        treated = treat(model, batches, ConvertOptions(to="adact"))
+    except CannotRewrite as error:
+        # The hint of a conversion names its own options, which a training has not.
+        raise CannotRewrite(error.message, hint=_without_adact(model)) from error
     note = (
         f"the model had no trainable activation: {len(treated.edits)} were converted "
         "to piecewise linear ones first, as by `vgaudit convert --to adact`"
     )
     return Prepared(treated.model, (note, *treated.notes), control=model)
+
+
+def _without_adact(model: nn.Module) -> str:
+    """Returns what to do with a model of which no activation can be converted."""
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        return (
+            "`vgaudit convert MODEL --to adact --unfuse --data DATA -o OUT.safetensors`"
+            " opens it; then train OUT.safetensors"
+        )
+    return "train it with --with sdagd or adam"
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> BadConfig:

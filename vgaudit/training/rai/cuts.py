@@ -95,7 +95,10 @@ def find_cuts(model: nn.Module, batch: Batch, *, place: Place = "pre") -> Cuts:
     )
 
 
-_HINT = "train it with --with sdagd or adam; `vgaudit scan --structure` shows the trunk"
+_HINT = (
+    "train it with --with sdagd or adam; "
+    "`vgaudit inspect MODEL --graph` shows the trunk"
+)
 
 
 @dataclass(frozen=True, slots=True)
