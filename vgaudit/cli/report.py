@@ -11,6 +11,9 @@ import typer
 from vgaudit.cli import options as o
 from vgaudit.cli.changes import require_change
 
+FINDINGS = 20
+"""Findings of a scan that are shown, as ``scan`` itself does."""
+
 if TYPE_CHECKING:
     from vgaudit.reports.archive import Archived
 
@@ -32,7 +35,16 @@ def report(
             "of compare, convert, retrain and fix text, html and json."
         ),
     ] = "text",
-    top: o.Top = 20,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Findings, edits or epochs to show; by default as many as the command "
+            "itself shows.",
+            rich_help_panel=o.OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
     verbose: o.Verbose = False,
 ) -> int:
     """Render JSON reports again, without the model and without torch.
@@ -46,10 +58,12 @@ def report(
     change = _change(files)
     if change is not None:
         require_change(to)
-        show(change.render(to, top))
+        show(change.render(to, change.top if top is None else top))
         return 0
     suite = suites.opened(files)
-    outputs = Outputs(form=to, files=(), look=look(top=top, verbose=verbose))
+    outputs = Outputs(
+        form=to, files=(), look=look(top=top or FINDINGS, verbose=verbose)
+    )
     names = [entry.name for entry in suite.entries]
     outputs = suites.prepared(outputs, names, force=False)
     suites.deliver(outputs, suite, plain=True)

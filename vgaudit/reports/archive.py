@@ -35,11 +35,13 @@ class Archived:
         kind: ``training``, ``conversion``, ``repair`` or ``comparison``.
         render: returns it as ``text``, ``json`` or ``html``, with so many rows of a
             kind in text.
+        top: the rows that its own command shows, if nothing else is asked for.
         before, after: its scans, where it holds them.
     """
 
     kind: str
     render: Callable[[str, int], str]
+    top: int = comparison.MOST
     before: Audit | None = None
     after: Audit | None = None
 
@@ -110,6 +112,7 @@ def _compared(record: dict[str, Any]) -> Archived:
     found = _read(Comparison, record, "comparison")
     return Archived(
         kind=KINDS["comparison"],
+        top=comparison.MOST_FINDINGS,
         render=lambda form, top: comparison.render(found, form=form, top=top),
     )
 

@@ -23,12 +23,15 @@ LABEL = 28
 MOST = 12
 """Edits, and reasons of refusals, that text shows; JSON has them all."""
 
+MOST_FINDINGS = 20
+"""Findings of a kind that text shows of a comparison alone."""
+
 
 def render(
     comparison: Comparison,
     *,
     form: str,
-    top: int = 20,
+    top: int = MOST_FINDINGS,
     reports: tuple[Report, Report] | None = None,
 ) -> str:
     """Returns a comparison as ``text``, ``json`` or ``html``.

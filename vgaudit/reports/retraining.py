@@ -10,14 +10,11 @@ from typing import Any
 from vgaudit.compare import Comparison
 from vgaudit.errors import CannotLoad
 from vgaudit.plain import to_plain, visible
-from vgaudit.reports import html
+from vgaudit.reports import epochs, html
 from vgaudit.reports.comparison import SCHEMA_VERSION, comparison_lines
 from vgaudit.reports.json import schema as schema_of
 from vgaudit.reports.runs import (
-    NOTHING,
     Row,
-    decades_cell,
-    metric_cell,
     number_cell,
     side_by_side,
     told,
@@ -63,7 +60,7 @@ def render(
             "comparison": to_plain(comparison),
         }
         return json.dumps(record, allow_nan=False, indent=1) + "\n"
-    lines = [*_head(done), "", *_epochs(done, top), "", *_runs(done)]
+    lines = [*_head(done), "", *epochs.rows(done, top), "", *_runs(done)]
     lines += _verdicts(done)
     if comparison is not None:
         lines += ["", "gradient health", *comparison_lines(comparison, top)]
@@ -142,41 +139,6 @@ def _head(done: Retraining) -> Iterator[str]:
     )
     if done.run.stopped:
         yield f"stopped {done.run.stopped}"
-
-
-def _epochs(done: Retraining, top: int) -> Iterator[str]:
-    metric = done.metric or "metric"
-    yield (
-        f"  {'epoch':>5} {'train loss':>10} {'valid loss':>10} {metric:>8} "
-        f"{'attenuation':>11} {'grad spread':>11} {'skipped':>7} {'s':>7}"
-    )
-    shown = _chosen(done.run, top)
-    for epoch in done.run.epochs:
-        if epoch.number in shown:
-            yield _epoch(epoch, done)
-    left = len(done.run.epochs) - len(shown)
-    if left > 0:
-        yield f"  … and {left:,} more epochs; --format json has all"
-
-
-def _chosen(run: Run, top: int) -> set[int]:
-    """Returns which epochs to show: the first, the kept, the last, and some between."""
-    numbers = [epoch.number for epoch in run.epochs]
-    if len(numbers) <= top:
-        return set(numbers)
-    step = (len(numbers) - 1) / max(top - 2, 1)
-    spread = {numbers[round(i * step)] for i in range(max(top - 1, 1))}
-    return spread | {run.best}
-
-
-def _epoch(epoch: Epoch, done: Retraining) -> str:
-    mark = "*" if epoch.number == done.run.best else " "
-    return (
-        f"{mark} {epoch.number:>5} {number_cell(epoch.train_loss):>10} "
-        f"{number_cell(epoch.valid_loss):>10} {metric_cell(epoch.metric, done):>8} "
-        f"{decades_cell(epoch.attenuation):>11} {decades_cell(epoch.spread):>11} "
-        f"{epoch.skipped or NOTHING:>7} {epoch.seconds:>7.1f}"
-    )
 
 
 def _runs(done: Retraining) -> Iterator[str]:
