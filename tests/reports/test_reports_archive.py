@@ -124,3 +124,49 @@ def test_help_lists_the_formats_that_a_change_has(cli, command: str) -> None:
 
     assert "sarif" not in words
     assert "text, json or html" in words
+
+
+CHANGE = "known: text, json, html\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["retrain", "m", "--with", "adam", "--data", "d"], CHANGE),
+        (["convert", "m", "--to", "ar"], CHANGE),
+        (["compare", "a", "b"], CHANGE),
+        (["fix", "m", "--data", "d"], CHANGE),
+        (["inspect", "m"], "known: text, json\n"),
+    ],
+)
+def test_a_refusal_names_only_the_formats_of_the_command(cli, words, named) -> None:
+    asked = [["--format", "xml"]]
+    if named == CHANGE:
+        asked.append(["--report", "xml=change.xml"])
+    for more in asked:
+        done = cli(*words, *more)
+
+        assert done.code == 2
+        assert "unknown report format 'xml'" in done.err
+        assert done.err.endswith(named)
+
+
+def test_the_formats_that_are_named_are_those_of_the_report(
+    cli, training, tmp_path
+) -> None:
+    scan = tmp_path / "scan.json"
+    scan.write_text(scanned(WELL), encoding="utf-8")
+    changed, judged = (cli("report", x, "--to", "xml") for x in (training, str(scan)))
+
+    assert (changed.code, judged.code) == (2, 2)
+    assert changed.err.endswith(CHANGE)
+    assert "sarif" in judged.err
+
+
+def test_a_format_of_findings_is_refused_before_its_place(cli, tmp_path) -> None:
+    place = tmp_path / "there.sarif"
+    place.touch()
+    done = cli("compare", "a", "b", "--report", f"sarif={place}")
+
+    assert done.code == 2
+    assert "the format sarif shows one scan, and no change" in done.err

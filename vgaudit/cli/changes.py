@@ -10,6 +10,7 @@ from typing import Any
 from vgaudit.cli.output import destinations, renderer, show, write
 from vgaudit.errors import BadConfig
 from vgaudit.plain import visible
+from vgaudit.reports import REPORTS
 
 FORMS = ("text", "json", "html")
 """The other formats know findings of one scan, and no change."""
@@ -43,10 +44,13 @@ class Changes:
             BadConfig: a format is unknown, or cannot show a change.
             CannotWrite: a file could not be written.
         """
-        texts = given["report"] or ()
-        files = destinations(texts, inputs=inputs, force=given["force"])
-        for form in (given["format"], *(form for form, _ in files)):
-            require_change(form)
+        require_change(given["format"])
+        files = destinations(
+            given["report"] or (),
+            inputs=inputs,
+            force=given["force"],
+            check=require_change,
+        )
         return cls(given["format"], files, quiet=bool(given.get("quiet")))
 
     def deliver(self, render: Callable[[str], str]) -> None:
@@ -70,9 +74,9 @@ def require_change(form: str) -> None:
     Raises:
         BadConfig: it is unknown, or shows one scan alone.
     """
-    renderer(form)
-    if form not in FORMS:
+    if form in REPORTS and form not in FORMS:
         raise BadConfig(
             f"the format {visible(form)} shows one scan, and no change",
             hint=f"one of {', '.join(FORMS)}",
         )
+    renderer(form, FORMS)

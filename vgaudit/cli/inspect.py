@@ -46,7 +46,7 @@ def inspect(
     from vgaudit.cli.progress import Phases
     from vgaudit.reports import inspection, structure
 
-    renderer(format)
+    renderer(format, ("text", "json"))
     job, limits = jobs.structure_job(ctx.params), jobs.limits(ctx.params)
     task = "structure" if graph else "inspect"
     with Phases(silent=terminal.no_progress, quiet=terminal.quiet) as phases:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -95,24 +95,32 @@ class Outputs:
             write(path, REPORTS[form](report))
 
 
-def renderer(name: str) -> Render:
+def renderer(name: str, known: Collection[str] = tuple(REPORTS)) -> Render:
     """Returns the renderer of a format.
+
+    Args:
+        name: as it was typed.
+        known: the formats that the command has, which a refusal names.
 
     Raises:
         BadConfig: there is no such format.
     """
-    if name not in REPORTS:
-        close = get_close_matches(name.lower(), REPORTS, n=1, cutoff=0.5)
+    if name not in known:
+        close = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
         guess = f"did you mean {close[0]}? " if close else ""
         raise BadConfig(
             f"unknown report format '{visible(name)}'",
-            hint=f"{guess}known: {', '.join(REPORTS)}",
+            hint=f"{guess}known: {', '.join(known)}",
         )
     return REPORTS[name]
 
 
 def destinations(
-    texts: Iterable[str], *, inputs: Sequence[str | None], force: bool
+    texts: Iterable[str],
+    *,
+    inputs: Sequence[str | None],
+    force: bool,
+    check: Callable[[str], object] = renderer,
 ) -> tuple[tuple[str, Path], ...]:
     """Returns format and path of each ``FORMAT=PATH``, known to be writable so far.
 
@@ -120,6 +128,7 @@ def destinations(
         texts: what ``--report`` was given.
         inputs: model and data, none of which may be written over.
         force: replace files that exist.
+        check: refuses a format that the command has not.
 
     Raises:
         BadConfig: a text has another form or names no format.
@@ -133,7 +142,7 @@ def destinations(
                 f"--report {visible(text)}: not of the form FORMAT=PATH",
                 hint="for example --report json=report.json",
             )
-        renderer(form)
+        check(form)
         path = Path(name)
         check_writable(path, inputs=inputs, force=force)
         found.append((form, path))

@@ -54,12 +54,12 @@ def report(
     from vgaudit.cli import suites
     from vgaudit.cli.output import Outputs, look, renderer, show
 
-    renderer(to)
     change = _change(files)
     if change is not None:
         require_change(to)
         show(change.render(to, change.top if top is None else top))
         return 0
+    renderer(to)
     suite = suites.opened(files)
     outputs = Outputs(
         form=to, files=(), look=look(top=top or FINDINGS, verbose=verbose)
