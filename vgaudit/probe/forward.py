@@ -20,6 +20,7 @@ from vgaudit.plain import visible
 from vgaudit.probe import provenance
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.follow import Follower
+from vgaudit.probe.misfit import misfit_hint, names_hint
 from vgaudit.probe.naming import class_of
 from vgaudit.probe.state import Twin
 from vgaudit.probe.tensors import cast, differentiable, tensors_in
@@ -232,6 +233,8 @@ def _failure_hint(error: Exception) -> str:
     text = str(error)
     if "more than 1 value per channel" in text:
         return "batch normalisation needs a batch of 2 or more: --batch-size 2"
+    if told := names_hint(error):
+        return told
     if isinstance(error, TypeError) and "argument" in text:
         return "give every input of forward: --input name=SHAPE for each"
     return (
@@ -245,6 +248,7 @@ def failed_call(error: Exception) -> CannotRun:
     return CannotRun(
         f"the model fails on its data: {type(error).__name__}: {visible(text)}",
         hint=raised_hint(error)
+        or misfit_hint(error)
         or "check the shape of the inputs; `vgaudit scan` names the layer",
     )
 
