@@ -173,6 +173,28 @@ def test_typer_s_own_errors_exit_2_too(cli, arguments, words) -> None:
     assert "help: see `vgaudit" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "guess"),
+    [
+        (["retrain", "m", "--with", "sdgd"], "did you mean sdagd? "),
+        (["retrain", "m", "--with", "adma"], "did you mean adam? "),
+        (["retrain", "m", "--with", "zzzz"], ""),
+        (["retrain", "m", "--with", "adam", "--schedule", "cos"], "did you mean"),
+        (["convert", "m", "--to", "rescael"], "did you mean rescale? "),
+        (["scan", "m", "--mode", "trian"], "did you mean train? "),
+    ],
+)
+def test_a_choice_that_is_none_is_told_with_the_nearest(cli, arguments, guess) -> None:
+    outcome = cli(*arguments)
+    told = outcome.err.splitlines()
+
+    assert outcome.code == 2
+    assert "is not one of" in told[0]
+    assert told[1].startswith(f"help: {guess}")
+    assert told[1].endswith(f"see `vgaudit {arguments[0]} --help`")
+    assert guess or "did you mean" not in told[1]
+
+
 def test_wrong_usage_is_a_document_too(cli) -> None:
     outcome = cli("scan", "m", "--format", "json", "--formt")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.training.courses import samples
+from tests.training.courses import options, samples
+from vgaudit.errors import BadConfig
+from vgaudit.training.options import check
 
 NETS = """
 import torch
@@ -98,3 +101,28 @@ def test_where_no_cut_is_possible_the_trunk_is_shown_by_what_is_named(
     assert "the model has 1 weight layer on its longest path" in refused.err
     assert shown.code == 0, shown.err
     assert "1 weight layer on the longest path" in shown.out
+
+
+@pytest.mark.parametrize(
+    "control", ["adam", "adamw", "sgd", "centred-adam", "sdagd", "readout"]
+)
+def test_a_control_names_every_setting_that_it_takes(control: str) -> None:
+    """Whatever is named is taken: with its default, or refused for its value alone."""
+    asked = options("adam")
+    with pytest.raises(BadConfig) as caught:
+        check(replace(asked, controls=(f"{control}:foo=1",)))
+    known = caught.value.hint.split("known: ")[1].split(", ")
+
+    assert caught.value.message == f"control {control} has no setting 'foo'"
+    assert known[0] == "lr"
+    check(replace(asked, controls=(f"{control}:lr=0.1",)))
+    for name in known:
+        with pytest.raises(BadConfig, match=f"(lr|setting {name}) .*'?nonsense"):
+            check(replace(asked, controls=(f"{control}:{name}=nonsense",)))
+
+
+def test_the_nearest_setting_of_a_control_is_guessed() -> None:
+    for given, meant in (("lrr=1", "lr"), ("beta=0.9", "beta"), ("epss=1", "eps")):
+        with pytest.raises(BadConfig) as caught:
+            check(options("adam", controls=(f"adam:{given}",)))
+        assert caught.value.hint.startswith(f"did you mean {meant}")

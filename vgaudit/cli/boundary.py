@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from itertools import pairwise
 
 import typer
 
+from vgaudit.cli.delivery import PartlyWritten
 from vgaudit.errors import BadConfig, VgauditError
 from vgaudit.plain import visible
 
@@ -40,7 +42,7 @@ def explain(error: Exception, typed: list[str]) -> int:
     _say("help: ", told.hint or told.way_out)
     if "--debug" in typed:
         sys.stderr.write(_details(error))
-    if _wants_json(typed):
+    if _wants_json(typed) and not isinstance(told, PartlyWritten):
         _write_document(told, typed)
     return told.exit_code
 
@@ -58,7 +60,15 @@ def _usage(error: Exception) -> VgauditError | None:
     command = context.command_path if context else "vgaudit"
     # Typer reads choices by pydantic, whose messages say which exception it caught.
     message = str(words()).replace(": Value error, ", ": ", 1)
-    return BadConfig(message, hint=f"see `{command} --help`")
+    return BadConfig(message, hint=f"{_guess(message)}see `{command} --help`")
+
+
+def _guess(message: str) -> str:
+    """Returns ``did you mean X? `` for a word that is none of the choices."""
+    from vgaudit.config.names import nearest
+
+    found = re.search(r"'([^']+)' is not one of ('.+')", message)
+    return nearest(found[1], re.findall(r"'([^']+)'", found[2])) if found else ""
 
 
 def _bug(error: Exception, typed: list[str]) -> InternalError:

@@ -8,7 +8,7 @@ closed-form AdAct solver are packages of their own, ``vgaudit.training.rai`` and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import get_args
@@ -23,7 +23,7 @@ from vgaudit.plain import visible
 from vgaudit.retraining import METHODS, RetrainOptions, Solver
 from vgaudit.training import optimizers
 from vgaudit.training.method import Entry, Prepared
-from vgaudit.training.settings import LARGEST
+from vgaudit.training.settings import LARGEST, names_of, unknown_setting
 from vgaudit.treatments import treat
 
 CONTROLS = ("adam", "adamw", "sgd", "centred-adam", "sdagd", "readout")
@@ -77,6 +77,7 @@ def control(text: str, options: RetrainOptions) -> RetrainOptions:
                 hint="for example --control adam:lr=0.003",
             )
         settings[key.strip()] = value.strip()
+    _check_settings(name, settings, options)
     lr = _rate(settings.pop("lr", None), text)
     # The table of controls is wider than the methods that the user may train with.
     method: object = name
@@ -88,6 +89,21 @@ def control(text: str, options: RetrainOptions) -> RetrainOptions:
         settings=settings,
         controls=(),
     )
+
+
+def _check_settings(
+    name: str, given: Mapping[str, str], options: RetrainOptions
+) -> None:
+    """Refuses settings that a control has not; each has a learning rate.
+
+    Raises:
+        BadConfig: with those that it has.
+    """
+    bare = replace(options, solver="gradient", settings={})
+    known = ["lr", *names_of(_GRADIENT[name].check(bare))]
+    for key in given:
+        if key.replace("-", "_") not in known:
+            raise unknown_setting(key, known, f"control {name}")
 
 
 def _rate(value: str | None, text: str) -> float | None:

@@ -50,12 +50,12 @@ def read_settings(kind: type[T], given: Mapping[str, str], *, method: str) -> T:
     """
     assert dataclasses.is_dataclass(kind)
     kinds = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = names_of(kind)
     values = {}
     for name, text in given.items():
         key = name.replace("-", "_")
         if key not in names:
-            raise _unknown(name, names, method)
+            raise unknown_setting(name, names, method)
         values[key] = _value(name, text, kinds[key], method)
     return kind(**values)
 
@@ -81,7 +81,14 @@ def check_positive(
             raise _wrong(name, f"{value:g}", wanted, method)
 
 
-def _unknown(name: str, names: list[str], method: str) -> BadConfig:
+def names_of(settings: object) -> tuple[str, ...]:
+    """Returns the names of settings: the fields of their dataclass."""
+    assert dataclasses.is_dataclass(settings)
+    return tuple(field.name for field in dataclasses.fields(settings))
+
+
+def unknown_setting(name: str, names: Sequence[str], method: str) -> BadConfig:
+    """Returns the error for a setting of a name that is not among those known."""
     near = get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
     known = f"known: {', '.join(names)}" if names else f"{method} has none"
