@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vgaudit.cli.output import destinations, renderer, show, write
+from vgaudit.cli.delivery import hand_out
+from vgaudit.cli.output import destinations, renderer, show, wrote
 from vgaudit.errors import BadConfig
 from vgaudit.plain import visible
 from vgaudit.reports import REPORTS
@@ -53,17 +55,25 @@ class Changes:
         )
         return cls(given["format"], files, quiet=bool(given.get("quiet")))
 
-    def deliver(self, render: Callable[[str], str]) -> None:
+    def deliver(
+        self, render: Callable[[str], str], *, written: Sequence[str] = ()
+    ) -> None:
         """Writes the change to every place.
 
         Args:
             render: returns it in a format.
+            written: files that the command has written before.
 
         Raises:
-            CannotWrite: a file cannot be written.
+            CannotWrite: a file cannot be written; all the rest was.
         """
-        for form, path in self.files:
-            write(path, render(form))
+        hand_out(
+            (partial(wrote, path, partial(render, form)) for form, path in self.files),
+            lambda: self._show(render),
+            written=written,
+        )
+
+    def _show(self, render: Callable[[str], str]) -> None:
         if self.form != "text" or not self.quiet:
             show(render(self.form))
 

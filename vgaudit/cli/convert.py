@@ -68,7 +68,8 @@ def convert(
     done, compared = _convert(ctx)
     done = words.with_notes(done, words.advice(done, compared))
     outputs.deliver(
-        lambda form: words.render_conversion(done, compared, form=form, top=top)
+        lambda form: words.render_conversion(done, compared, form=form, top=top),
+        written=done.written,
     )
     return 0
 

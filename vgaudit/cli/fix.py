@@ -61,5 +61,8 @@ def fix(
     outputs = Changes.chosen(given, inputs=inputs)
     done, status = repaired(given, ctx.obj)
     command = again(ctx.obj)
-    outputs.deliver(lambda form: words.render(done, form=form, resume=command))
+    outputs.deliver(
+        lambda form: words.render(done, form=form, resume=command),
+        written=done.written,
+    )
     return status

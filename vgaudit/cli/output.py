@@ -6,14 +6,16 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vgaudit.cli import ranked
-from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
+from vgaudit.cli.delivery import Step, hand_out, with_report
+from vgaudit.errors import BadConfig, CannotLoad, CannotWrite, VgauditError
 from vgaudit.findings import Report
 from vgaudit.plain import visible
 from vgaudit.reports import REPORTS, Render
@@ -68,13 +70,29 @@ class Outputs:
             summary=writes,
         )
 
-    def deliver(self, report: Report) -> int:
+    def deliver(self, report: Report, *more: Step) -> int:
         """Writes the report to every place and returns the exit code.
 
+        Args:
+            report: as it was judged.
+            more: what else is written of it.
+
         Raises:
-            CannotWrite: a file cannot be written.
+            CannotWrite: a file cannot be written; all the rest was.
         """
-        self.save(report)
+        hand_out((*more, *self._steps(report)), lambda: self._show(report))
+        return report.exit_code
+
+    def failed(self, error: VgauditError, report: Report) -> VgauditError:
+        """Returns the error that ends a command, once its report is in the files."""
+        return with_report(error, self._steps(report))
+
+    def _steps(self, report: Report) -> Iterator[Step]:
+        """Yields what writes the report to each file."""
+        for form, path in self.files:
+            yield partial(wrote, path, partial(REPORTS[form], report))
+
+    def _show(self, report: Report) -> None:
         if self.summary:
             summarize(lambda: REPORTS["markdown"](report))
         if self.form != "text":
@@ -83,16 +101,6 @@ class Outputs:
             from vgaudit.reports.text import render
 
             show(render(report, self.look))
-        return report.exit_code
-
-    def save(self, report: Report) -> None:
-        """Writes the report to the files only.
-
-        Raises:
-            CannotWrite: a file cannot be written.
-        """
-        for form, path in self.files:
-            write(path, REPORTS[form](report))
 
 
 def renderer(name: str, known: Collection[str] = tuple(REPORTS)) -> Render:
@@ -247,6 +255,16 @@ def write(path: Path, text: str) -> None:
             f"{visible(str(path))} cannot be written: {error.strerror or error}",
             hint="free some space or choose another folder",
         ) from error
+
+
+def wrote(path: Path, render: Callable[[], str]) -> tuple[Path]:
+    """Writes what ``render`` returns, and returns the file.
+
+    Raises:
+        CannotWrite: as ``write``.
+    """
+    write(path, render())
+    return (path,)
 
 
 def summarize(markdown: Callable[[], str]) -> None:

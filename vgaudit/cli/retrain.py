@@ -67,6 +67,7 @@ def retrain(
     both = compared(done, ctx.params, ctx.obj)
     command = again(ctx.obj)
     outputs.deliver(
-        lambda form: words.render(done, both, form=form, top=top, resume=command)
+        lambda form: words.render(done, both, form=form, top=top, resume=command),
+        written=done.written,
     )
     return status

@@ -63,8 +63,8 @@ def scan(
         audit = parse_audit(answer)
     except VgauditError as error:
         told = early.told(error, ending)
-        outputs.save(failed(told, policy))
-        raise told from error
+        raise outputs.failed(told, failed(told, policy)) from error
     judged = early.marked(judge(audit, policy), ending, asked=measuring.batches)
-    pictures.save(png, judged, force=reporting.force)
-    return outputs.deliver(judged)
+    return outputs.deliver(
+        judged, lambda: pictures.save(png, judged, force=reporting.force)
+    )

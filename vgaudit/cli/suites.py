@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from vgaudit.cli.output import Outputs, check_writable, read, show, summarize, write
+from vgaudit.cli.delivery import hand_out
+from vgaudit.cli.output import Outputs, check_writable, read, show, summarize, wrote
 from vgaudit.errors import BadConfig
 from vgaudit.findings import Report
 from vgaudit.plain import visible
@@ -74,12 +76,19 @@ def deliver(outputs: Outputs, suite: Suite, *, plain: bool = False) -> int:
         plain: a single report is shown as itself, and not as a list of one.
 
     Raises:
-        CannotWrite: a file cannot be written.
+        CannotWrite: a file cannot be written; all the rest was.
     """
     alone = suite.entries[0].report if plain and len(suite.entries) == 1 else None
-    for form, path in outputs.files:
-        for file, text in _documents(form, path, suite, alone):
-            write(file, text)
+    steps = (
+        partial(wrote, file, render)
+        for form, path in outputs.files
+        for file, render in _documents(form, path, suite, alone)
+    )
+    hand_out(steps, lambda: _show(outputs, suite, alone))
+    return suite.exit_code
+
+
+def _show(outputs: Outputs, suite: Suite, alone: Report | None) -> None:
     if outputs.summary:
         summarize(lambda: _rendered("markdown", suite, alone))
     if outputs.form != "text":
@@ -88,18 +97,18 @@ def deliver(outputs: Outputs, suite: Suite, *, plain: bool = False) -> int:
         show(render_text(alone, outputs.look))
     elif not outputs.quiet:
         show(render_suite_text(suite, outputs.look))
-    return suite.exit_code
 
 
 def _documents(
     form: str, path: Path, suite: Suite, alone: Report | None
-) -> Iterator[tuple[Path, str]]:
+) -> Iterator[tuple[Path, Callable[[], str]]]:
+    """Yields each file with what renders it."""
     if EACH not in path.name:
-        yield path, _rendered(form, suite, alone)
+        yield path, partial(_rendered, form, suite, alone)
         return
     names = [entry.name for entry in suite.entries]
     for file, entry in zip(_expanded(path, names), suite.entries, strict=True):
-        yield file, REPORTS[form](entry.report)
+        yield file, partial(REPORTS[form], entry.report)
 
 
 def _rendered(form: str, suite: Suite, alone: Report | None) -> str:
