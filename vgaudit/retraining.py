@@ -181,6 +181,7 @@ class Run:
         notes: statements for the user.
         failed: why nothing came of a control, or empty; its epochs are then those
             before that, and tell nothing of its method.
+        judged: validation samples behind the scores of the kept epoch.
     """
 
     name: str
@@ -189,6 +190,7 @@ class Run:
     stopped: str = ""
     notes: tuple[str, ...] = ()
     failed: str = ""
+    judged: int = 0
 
     @property
     def kept(self) -> Epoch:
@@ -227,12 +229,14 @@ class Against:
             validation loss where there is none, then lower is better).
         uncertainty: 95 % half width of ``difference`` from the number of samples;
             None where it is not known.
+        samples: that the uncertainty follows from.
     """
 
     control: str
     outcome: Outcome
     difference: float | None
     uncertainty: float | None
+    samples: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,13 +23,19 @@ from tests.training.courses import (
     trained,
     warmup_linear,
 )
+from vgaudit.api import describe
 from vgaudit.data import resolve_loss
 from vgaudit.data.batch import Batch
 from vgaudit.data.seeding import generator_for
 from vgaudit.errors import BadConfig, CannotRun
 from vgaudit.nn import PiecewiseLinear
 from vgaudit.optim import SDAGD, warmup_linear_decay
+from vgaudit.reports.retraining import render
+from vgaudit.retraining import Retraining
+from vgaudit.training.campaign import Surroundings
 from vgaudit.training.metrics import score
+from vgaudit.training.retrain import opened
+from vgaudit.training.task import train
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -189,6 +195,50 @@ def test_batches_with_nan_are_skipped_and_counted() -> None:
     taken = [e.steps for e in run.epochs]
     assert taken[-1] == 3 * 8 - sum(e.skipped for e in run.epochs)
     assert all(math.isfinite(e.train_loss) for e in run.epochs[1:])
+
+
+def test_steps_that_were_left_out_are_told_with_their_reason() -> None:
+    run = record(net(), options("adam", valid_split=0.0), data=with_nan(60)).run
+    skipped = sum(e.skipped for e in run.epochs)
+    said = [note for note in run.notes if "left out" in note]
+
+    assert said == [
+        f"{skipped} of {3 * 8} steps were left out; the last: 1 element of its inputs "
+        "is NaN or infinite"
+    ]
+
+
+def judged_on(valid: tuple[torch.Tensor, torch.Tensor]) -> Retraining:
+    asked = options("adam", controls=("sgd",))
+    task = opened(net(), describe(net()), samples(), valid=valid, options=asked)
+    return train(replace(task, loss="cross-entropy"), Surroundings()).retraining
+
+
+def test_validation_samples_with_nan_are_left_out_alone() -> None:
+    x, y = samples(100, seed=1)
+    broken = x.clone()
+    broken[7, 2] = float("nan")
+    broken[50] = float("inf")
+    good = [row for row in range(100) if row not in (7, 50)]
+    done, expected = judged_on((broken, y)), judged_on((x[good], y[good]))
+
+    for one, other in zip(done.run.epochs, expected.run.epochs, strict=True):
+        assert one.valid_loss == pytest.approx(other.valid_loss, rel=1e-5)
+        assert one.metric == other.metric
+    told = "2 of 100 validation samples hold NaN or infinity"
+    assert any(note.startswith(told) for note in done.run.notes)
+    assert done.run.judged == expected.run.judged == 98
+    # Two independent binomials of 98 samples each.
+    ours, theirs = done.run.kept.metric, done.controls[0].kept.metric
+    half = 1.96 * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / 98)
+    assert done.against[0].uncertainty == pytest.approx(half)
+    assert "on 98 samples)" in render(done, None, form="text")
+
+
+def test_validation_on_nothing_but_nan_is_refused() -> None:
+    x, y = samples(50, seed=1)
+    with pytest.raises(CannotRun, match="no validation sample is usable: all 50 hold"):
+        judged_on((x * float("nan"), y))
 
 
 def test_a_loss_that_is_nan_leaves_no_trace() -> None:

@@ -122,15 +122,16 @@ def test_uniformity_and_stability_have_closed_forms() -> None:
     assert replace(run, epochs=run.epochs[:2]).wander is None
 
 
-def scored(metric: float | None, loss: float | None, name: str = "x") -> Run:
+def scored(metric: float | None, loss: float | None, judged: int = 100) -> Run:
     epoch = replace(layered(0, 1, 1), metric=metric, valid_loss=loss)
-    return Run(name=name, best=0, epochs=(epoch,))
+    return Run(name="x", best=0, epochs=(epoch,), judged=judged)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(10, 10_000))
 def test_accuracies_differ_only_beyond_their_interval(a, b, n) -> None:
-    found = against(scored(a, 1), scored(b, 1), metric="accuracy", samples=n)
-    back = against(scored(b, 1), scored(a, 1), metric="accuracy", samples=n)
+    ours, theirs = scored(a, 1, n + 5), scored(b, 1, n)
+    found = against(ours, theirs, metric="accuracy")
+    back = against(theirs, ours, metric="accuracy")
     half = 1.96 * math.sqrt((a * (1 - a) + b * (1 - b)) / n)
 
     assert found.difference == pytest.approx(a - b)
@@ -155,7 +156,7 @@ def test_accuracies_differ_only_beyond_their_interval(a, b, n) -> None:
 def test_losses_and_r_squared_are_judged_by_the_residual(
     ours, theirs, metric, outcome
 ) -> None:
-    found = against(scored(*ours), scored(*theirs), metric=metric, samples=100)
+    found = against(scored(*ours), scored(*theirs), metric=metric)
 
     assert outcome == found.outcome
 

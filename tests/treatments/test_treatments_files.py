@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import threading
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 import vgaudit
@@ -19,6 +22,7 @@ from fixtures import batches, models
 from vgaudit.conversion import ConvertOptions
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
+from vgaudit.training.output import check_model
 from vgaudit.treatments import treat, writing
 
 
@@ -238,6 +242,43 @@ def test_a_failure_leaves_the_old_files(
     with pytest.raises(CannotWrite, match="No space left"):
         writing.save(model, saved, force=True, check=check)
     assert {path: digest(path) for path in saved.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
+def test_a_disk_that_fills_up_meanwhile_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, name: str
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(writing, "save_file", fail)
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(CannotWrite, match=r"no space is left, or the disk fails"):
+        writing.save(converted("sigmoid_mlp", to="rescale"), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
+def test_room_is_measured_before_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model = models.sigmoid_mlp()
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    for free, fits in ((size, False), (size + (2 << 20), True)):
+        usage = namedtuple("usage", "total used free")(1 << 40, 0, free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, usage=usage: usage)
+        if fits:
+            check_model(model, tmp_path / name)
+        else:
+            with pytest.raises(CannotWrite, match=f"bytes, {free:,} are free"):
+                check_model(model, tmp_path / name)
 
 
 def test_nothing_is_left_where_nothing_was(

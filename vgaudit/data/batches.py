@@ -101,8 +101,23 @@ def nonfinite(batch: Batch) -> str:
     ):
         bad = sum(_count_nonfinite(tensor) for tensor in tensors(value))
         if bad:
-            return f"{bad} elements of its {place} are NaN or infinite"
+            elements = "1 element" if bad == 1 else f"{bad} elements"
+            verb = "is" if bad == 1 else "are"
+            return f"{elements} of its {place} {verb} NaN or infinite"
     return ""
+
+
+@torch.no_grad()
+def usable(batch: Batch) -> Tensor:
+    """Returns which samples of a batch are finite throughout, as truths ``[N]``."""
+    good = torch.ones(batch.size, dtype=torch.bool)
+    for tensor in tensors((batch.args, batch.kwargs, batch.labels)):
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        finite = torch.isfinite(tensor).cpu()
+        by_sample = tensor.dim() > 0 and len(tensor) == batch.size
+        good &= finite.view(batch.size, -1).all(1) if by_sample else finite.all()
+    return good
 
 
 @torch.no_grad()

@@ -201,7 +201,7 @@ def _difference(done: Retraining, judged: Against) -> str:
     if done.metric == "accuracy":
         text = f"{_signed(100 * judged.difference)} points of accuracy"
         if judged.uncertainty is not None:
-            samples = f"{done.split.valid:,} samples"
+            samples = f"{judged.samples or done.split.valid:,} samples"
             text += f" (± {100 * judged.uncertainty:.1f} on {samples})"
         return text
     if done.metric:

@@ -18,6 +18,7 @@ from vgaudit.treatments import recipe as recipes
 from vgaudit.treatments.steps import steps_of
 from vgaudit.treatments.writing import (
     check_pickles,
+    check_space,
     check_target,
     replacing,
     tensors_of,
@@ -36,10 +37,13 @@ def check_output(path: Path, *, force: bool) -> None:
 def check_model(model: nn.Module, path: Path) -> None:
     """Refuses a model that cannot be written as its path asks, before any training.
 
+    A little more room may be needed in the end, where training converts first.
+
     Raises:
         CannotWrite: with the reason and the way out.
     """
     check_pickles(model, path)
+    check_space(path, model.state_dict())
 
 
 def write(
@@ -59,6 +63,7 @@ def write(
         return tuple(str(file) for file in files)
     check_target(path, force=force)
     tensors = {name: _own(tensor) for name, tensor in tensors_of(model).items()}
+    check_space(path, tensors)
     with replacing(path) as part:
         save_file(tensors, part, metadata={"format": "pt"})
         _compare(part, tensors)

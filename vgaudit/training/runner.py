@@ -99,9 +99,7 @@ class Runner:
                 steps=self._epochs * self._steps,
                 device=self._course.device,
                 observe=lambda: self._recorder.observe(),
-                validate=self._sure_scores
-                if len(self._course.feed.valid_rows)
-                else None,
+                validate=self._sure_scores if self._course.feed.judged else None,
                 say=self._note,
                 crew=self._crew,
                 trainee=self._trainee,
@@ -174,7 +172,8 @@ class Runner:
             epochs=tuple(standing.done),
             best=standing.best,
             stopped=standing.stopped,
-            notes=tuple(standing.notes),
+            notes=(*standing.notes, *standing.left_out()),
+            judged=standing.scores.samples if standing.scores else 0,
         )
 
     def _close(self, number: int, *, delivered: bool = False) -> None:
@@ -258,7 +257,29 @@ class Runner:
             return None
 
     def _scores(self) -> Scores | None:
-        """Returns the validation scores as the model is."""
+        """Returns the validation scores as the model is; None without validation.
+
+        Raises:
+            CannotRun: no validation sample can be used.
+        """
+        held = self._course.feed.judged
+        if not held:
+            return None
+        scores = self._score()
+        if scores is None:
+            raise CannotRun(
+                f"no validation sample is usable: all {held} hold NaN or infinity, or "
+                "cannot be read",
+                hint="look at how the data is read and scaled",
+            )
+        if scores.samples < held:
+            self._note(
+                f"{held - scores.samples} of {held} validation samples hold NaN or "
+                "infinity, or cannot be read: every score is without them"
+            )
+        return scores
+
+    def _score(self) -> Scores | None:
         course, crew = self._course, self._crew
         self._trainee.settle()
         model, loss = self._trainee.model, course.loss
@@ -270,8 +291,7 @@ class Runner:
 
     def _sure_scores(self) -> Scores:
         scores = self._scores()
-        if scores is None:
-            raise CannotRun("no validation sample is usable", hint=WAY_OUT)
+        assert scores is not None
         return scores
 
     def _note(self, sentence: str) -> None:

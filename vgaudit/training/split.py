@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vgaudit.data.batch import Batch
-from vgaudit.data.batches import nonfinite
+from vgaudit.data.batches import nonfinite, usable
 from vgaudit.data.normed import has_batch_norm
 from vgaudit.data.opening import agreed_size
 from vgaudit.data.seeding import generator_for
@@ -55,6 +55,12 @@ class Feed:
             return count
         return count + (rest > 1 or (rest == 1 and (self.alone or count == 0)))
 
+    @property
+    def judged(self) -> int:
+        """Validation samples of every score, if all can be used."""
+        count = len(self.valid_rows)
+        return count - count % self.size if self.exact else count
+
     def order(self, epoch: int) -> Tensor:
         """Returns the positions of the training samples in one epoch, ``[N]``."""
         generator = generator_for(self.seed, "order", epoch)
@@ -86,13 +92,25 @@ class Feed:
         return Drawn(batch, rows, "" if batch is None else nonfinite(batch))
 
     def validation(self, part: Part = WHOLE) -> Iterator[Batch]:
-        """Yields the validation samples, the same each time; a part has its batches."""
+        """Yields the validation samples, the same each time; a part has its batches.
+
+        Samples with NaN or infinity are left out.
+        """
         for number, rows in enumerate(self._parts(self.valid_rows, self.size)):
             if number % part.size != part.rank:
                 continue
             batch = self.valid.batch(rows, "valid", number)
-            if batch is not None and not nonfinite(batch):
+            if batch is not None and nonfinite(batch):
+                batch = self._without_bad(batch, rows, number)
+            if batch is not None:
                 yield batch
+
+    def _without_bad(self, batch: Batch, rows: Tensor, number: int) -> Batch | None:
+        """Returns a validation batch without the samples that are not finite."""
+        good = usable(batch)
+        if self.exact or len(good) != len(rows) or not good.any():
+            return None
+        return self.valid.batch(rows[good], "valid", number)
 
     def look(self, count: int, most: int) -> list[Batch]:
         """Returns a few training batches to measure on, the same each time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,13 @@ class Standing:
         self.skipped += 1
         self.in_row += 1
         self.defect = defect
+
+    def left_out(self) -> Iterator[str]:
+        """Yields what to say of the steps that were left out."""
+        skipped = sum(epoch.skipped for epoch in self.done) + self.skipped
+        if skipped:
+            whole = skipped + self.taken
+            yield f"{skipped} of {whole} steps were left out; the last: {self.defect}"
 
     def close(self, epoch: Epoch) -> None:
         """Adds a finished epoch to the record and clears what counts one."""

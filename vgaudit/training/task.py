@@ -271,10 +271,7 @@ def _record(
             f"only {len(fed.valid_rows)} validation samples: figures are coarse"
         )
     finished = () if trained.interrupted else trained.controls
-    judged = [
-        against(trained.run, control, metric=metric, samples=len(fed.valid_rows))
-        for control in finished
-    ]
+    judged = [against(trained.run, control, metric=metric) for control in finished]
     return Retraining(
         options=options,
         metric=metric,

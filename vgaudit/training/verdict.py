@@ -14,7 +14,7 @@ _NORMAL = 1.96
 """Half width of a 95 % interval, in standard errors."""
 
 
-def against(treatment: Run, control: Run, *, metric: str, samples: int) -> Against:
+def against(treatment: Run, control: Run, *, metric: str) -> Against:
     """Returns how the kept epochs of two runs compare on the same samples.
 
     Accuracies count as different where the difference clears its 95 % interval (two
@@ -25,12 +25,12 @@ def against(treatment: Run, control: Run, *, metric: str, samples: int) -> Again
         treatment: the run that is judged.
         control: the run beside it.
         metric: name of the metric, empty for the loss.
-        samples: number of validation samples.
     """
     if control.failed:
         return _against(control.name, "", None)
     ours, theirs = treatment.kept, control.kept
     if metric == ACCURACY and ours.metric is not None and theirs.metric is not None:
+        samples = min(treatment.judged, control.judged)
         return _accuracies(control.name, ours.metric, theirs.metric, samples)
     if metric == R_SQUARED and ours.metric is not None and theirs.metric is not None:
         difference = ours.metric - theirs.metric
@@ -47,7 +47,11 @@ def _accuracies(name: str, ours: float, theirs: float, samples: int) -> Against:
     if abs(difference) > half:
         outcome = "better" if difference > 0 else "worse"
     return Against(
-        control=name, outcome=outcome, difference=difference, uncertainty=half
+        control=name,
+        outcome=outcome,
+        difference=difference,
+        uncertainty=half,
+        samples=samples,
     )
 
 

@@ -7,14 +7,16 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -29,6 +31,9 @@ from vgaudit.treatments.steps import steps_of
 _STALE = ".vgaudit-part"
 _HOUR = 3600.0
 _SPARE = 1 << 20
+_ROOM = "free some space or choose another folder"
+# What the writers of weights say, each in its way, of a disk that takes no more.
+_FULL = re.compile(r"No space left|os error 28|inline_container|failed writing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +88,12 @@ def save(
     target = Path(path)
     check_target(target, force=force)
     if target.suffix == ".pt":
+        check_space(target, model.state_dict())
         with replacing(target) as part:
             _pickle(model, part, target)
         return (target,)
     tensors, aliases = stored(model)
-    _check_space(target, tensors)
+    check_space(target, tensors)
     previous = _previous(target)
     beside = recipes.beside(target)
     with replacing(target) as part:
@@ -232,7 +238,15 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise CannotWrite(
             f"{visible(str(path))} cannot be written: {error.strerror or error}",
-            hint="free some space or choose another folder",
+            hint=_ROOM,
+        ) from error
+    except (SafetensorError, RuntimeError) as error:
+        if not _FULL.search(str(error)):
+            raise
+        raise CannotWrite(
+            f"{visible(str(path))} cannot be written: no space is left, or the disk "
+            "fails",
+            hint=_ROOM,
         ) from error
     finally:
         if part is not None:
@@ -294,15 +308,21 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _check_space(path: Path, tensors: dict[str, Tensor]) -> None:
+def check_space(path: Path, state: Mapping[str, Any]) -> None:
+    """Refuses a place that is too small for a state and what is written with it.
+
+    Raises:
+        CannotWrite: with both sizes.
+    """
     import shutil
 
-    needed = sum(t.numel() * t.element_size() for t in tensors.values()) + _SPARE
+    tensors = [value for value in state.values() if isinstance(value, Tensor)]
+    needed = sum(t.numel() * t.element_size() for t in tensors) + _SPARE
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise CannotWrite(
             f"{visible(str(path))} needs {needed:,} bytes, {free:,} are free",
-            hint="free some space or choose another folder",
+            hint=_ROOM,
         )
 
 
