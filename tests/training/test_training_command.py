@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -331,8 +332,9 @@ def test_killed_at_random_moments_it_ends_bit_equal(place, kills, epochs) -> Non
 def test_a_time_limit_saves_and_a_resume_ends_bit_equal(place) -> None:
     length = ("--epochs", "60")
     out, whole = place / "out.safetensors", place / "whole.safetensors"
-    folder = place / "out.safetensors.run"
-    status, text, err = finished(start(place, out, *length, "--timeout", "9"))
+    folder, report = place / "out.safetensors.run", place / "out.json"
+    asked = (*length, "--timeout", "9", "--report", f"json={report}")
+    status, text, err = finished(start(place, out, *asked))
 
     assert status == 3, err + text
     assert "ran longer than 9 s: finishing the step and saving" in err
@@ -341,8 +343,14 @@ def test_a_time_limit_saves_and_a_resume_ends_bit_equal(place) -> None:
     assert "--resume" in text
     assert not out.exists()
     assert (folder / "checkpoint.pt").is_file()
-    status, text, err = finished(start(place, out, *length, "--resume"))
-    assert status == 0, err + text
+    assert json.loads(report.read_text())["retraining"]["early"]
+    # Word for word, but for the time limit, which would end it again.
+    said = text.partition("to continue: vgaudit ")[2].partition("\n\n")[0]
+    command = shlex.split(said.replace("--timeout 9", "").replace("\n", " "))
+    again = [sys.executable, "-m", "vgaudit", *command]
+    done = subprocess.run(again, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert not json.loads(report.read_text())["retraining"]["early"]
     assert finished(start(place, whole, *length))[0] == 0
     assert equal(out, whole)
     assert not folder.exists()

@@ -60,7 +60,7 @@ def fix(
     check_model(out, inputs=inputs, force=reporting.force, weights="weights")
     outputs = Changes.chosen(given, inputs=inputs)
     done, status = repaired(given, ctx.obj)
-    command = again(ctx.obj)
+    command = again(ctx.obj, reported=True)
     outputs.deliver(
         lambda form: words.render(done, form=form, resume=command),
         written=done.written,

@@ -65,7 +65,7 @@ def retrain(
     outputs = Changes.chosen(ctx.params, inputs=inputs)
     done, status = trained(ctx.params, ctx.obj)
     both = compared(done, ctx.params, ctx.obj)
-    command = again(ctx.obj)
+    command = again(ctx.obj, reported=True)
     outputs.deliver(
         lambda form: words.render(done, both, form=form, top=top, resume=command),
         written=done.written,

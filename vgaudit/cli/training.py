@@ -86,9 +86,19 @@ def _kept(given: Given, typed: Sequence[str]) -> str:
     return f"what was trained is kept in {shown}; to go on: {again(typed)}"
 
 
-def again(typed: Sequence[str]) -> str:
-    """Returns the command that continues this training."""
-    words = typed if "--resume" in typed else [*typed, "--resume"]
+def again(typed: Sequence[str], *, reported: bool = False) -> str:
+    """Returns the command that continues this training.
+
+    Args:
+        typed: the words after ``vgaudit``.
+        reported: an interrupted training has written the reports that are asked for;
+            the next one replaces them.
+    """
+    words = [*typed]
+    asked = any(word.partition("=")[0] == "--report" for word in typed)
+    for word in ("--resume", "--force") if reported and asked else ("--resume",):
+        if word not in typed:
+            words.append(word)
     return shlex.join(["vgaudit", *words])
 
 
