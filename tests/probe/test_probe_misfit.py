@@ -171,3 +171,9 @@ def test_what_the_model_itself_calls_wrongly_is_no_matter_of_the_data(
 @CALLS
 def test_a_wrong_shape_stays_one(call: Callable[..., object]) -> None:
     assert "check the shape" in hint(call, dense(), (points(5), LABELS))
+
+
+def test_a_wrapped_model_is_told_by_what_is_inside() -> None:
+    data = {"a": points(), "b": points(), "y": LABELS}
+
+    assert "Two.forward(x, z)" in hint(retrained, nn.DataParallel(Two()), data)

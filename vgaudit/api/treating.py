@@ -80,9 +80,8 @@ def convert(
         preserve=preserve,
         limit=limit,
     )
-    chosen = check_fields(
-        "options", asked if options is None else options, ConvertOptions
-    )
+    chosen = asked if options is None else options
+    check_fields("options", chosen, ConvertOptions)
     check_kind("policy", policy, Policy).check()
     model = gathered(check_module(model))
     measurement = _measurement(model, data, loss, data_options, probe_options)

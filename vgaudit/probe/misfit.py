@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from vgaudit.data.inputs.signature import forward_signature, unwrap
+from vgaudit.errors import CannotRun
 from vgaudit.plain import visible
+from vgaudit.probe.naming import class_of
+from vgaudit.probe.state import unwrap
 from vgaudit.probe.tensors import tensors_in
 
 _OF_TYPES = re.compile(
@@ -87,8 +89,11 @@ def _calls(error: BaseException) -> Iterator[_Call]:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         found = frame.f_locals
         owner, args, kwargs = (found.get(name) for name in ("self", "args", "kwargs"))
-        called = isinstance(args, tuple) and isinstance(kwargs, dict)
-        if called and isinstance(owner, nn.Module):
+        if (
+            isinstance(owner, nn.Module)
+            and isinstance(args, tuple)
+            and isinstance(kwargs, dict)
+        ):
             yield _Call(owner, args, kwargs)
 
 
@@ -113,13 +118,14 @@ def _of_types(error: BaseException) -> str:
 
 def _signature(model: nn.Module) -> str:
     """Returns ``LeNet.forward(x, mask=None)``: how it is called, without types."""
+    try:
+        inner = unwrap(model, live=True)
+        found = inspect.signature(inner.forward).parameters.values()
+    except (CannotRun, TypeError, ValueError):  # nothing that Python can look into
+        return f"{class_of(model).__name__}.forward"
     empty = inspect.Parameter.empty
-    plain = (
-        parameter.replace(annotation=empty)
-        for parameter in forward_signature(model).parameters.values()
-    )
-    shown = ", ".join(str(parameter) for parameter in plain)
-    return f"{type(unwrap(model)).__name__}.forward({visible(shown, length=160)})"
+    shown = ", ".join(str(one.replace(annotation=empty)) for one in found)
+    return f"{class_of(inner).__name__}.forward({visible(shown, length=160)})"
 
 
 def _says(pattern: re.Pattern[str], error: BaseException) -> bool:
