@@ -311,7 +311,9 @@ def signals_table(outcomes: dict[Run, Outcome]) -> str:
             for kind in PRECISIONS
         )
         rows.append([net, *(f"{mean:.1e}" for mean in means)])
-    return study.table(["signal before training", *PRECISIONS], rows) if rows else ""
+    if not rows:
+        return ""
+    return "\n" + study.table(["signal before training", *PRECISIONS], rows)
 
 
 def parse() -> argparse.Namespace:
