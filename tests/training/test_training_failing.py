@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from tests.training.courses import Late, net, options, same, trained
+from tests.training.courses import Late, net, options, same, samples, trained
 from vgaudit.errors import CannotRun
 from vgaudit.plain import to_plain
 from vgaudit.reports.retraining import render
 from vgaudit.training import methods
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.checkpoint import RunFolder
-from vgaudit.training.method import Entry
 
 STEPS = 7
 """Steps of an epoch: 108 samples in batches of 16."""
@@ -63,6 +64,23 @@ def test_a_run_that_only_diverges_is_an_error(valid_split) -> None:
         trained(steep(), asked)
 
 
+def test_an_epoch_without_a_finite_loss_is_never_the_best() -> None:
+    x, _ = samples()
+    # Whatever gives NaN for every class says class 0, which is always right here.
+    y = torch.zeros(len(x), dtype=torch.long)
+    model = steep()
+    with torch.no_grad():
+        model[-1].bias.copy_(torch.tensor([-5.0, 5.0, 0.0]))
+    asked = options("sgd", lr=1e18, epochs=2, most_skipped=50, schedule="constant")
+    done = trained(model, asked, data=(x, y))
+    run = done.retraining.run
+
+    assert not any(math.isfinite(e.valid_loss) for e in run.epochs[1:])
+    assert run.epochs[-1].metric == 1.0 > run.epochs[0].metric
+    assert run.best == 0
+    assert same(done.model, model.state_dict())
+
+
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_control_that_diverges_costs_no_treatment(tmp_path, saved) -> None:
     asked = options("adam", controls=("sgd:lr=1e18", "readout"), most_skipped=3)
@@ -88,11 +106,18 @@ def test_a_control_that_diverges_costs_no_treatment(tmp_path, saved) -> None:
     assert "failed" in json.dumps(to_plain(broken))
 
 
+def built(method: str, build: Callable[[object], object]) -> Entry:
+    """Returns the entry of a method, which is built in another way."""
+    return replace(methods._GRADIENT[method], build=build)  # type: ignore[arg-type]
+
+
 def test_a_control_that_cannot_begin_is_told(monkeypatch) -> None:
     def build(_setup: object) -> object:
         raise RuntimeError("no such kernel\non this device")
 
-    monkeypatch.setitem(methods._GRADIENT, "sgd", Entry(build=build))  # type: ignore[arg-type]
+    monkeypatch.setitem(
+        methods._GRADIENT, "sgd", replace(methods._GRADIENT["sgd"], build=build)
+    )
     done = trained(net(), options("adam", controls=("sgd",)))
     (control,) = done.retraining.controls
 
@@ -112,7 +137,9 @@ def test_what_fails_after_the_treatment_leaves_its_checkpoint(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, folder.held():
-        patched.setitem(methods._GRADIENT, "sgd", Entry(build=build))  # type: ignore[arg-type]
+        patched.setitem(
+            methods._GRADIENT, "sgd", replace(methods._GRADIENT["sgd"], build=build)
+        )
         with pytest.raises(KeyboardInterrupt):
             trained(net(), asked, Surroundings(folder=folder))
 
@@ -122,7 +149,9 @@ def test_what_fails_after_the_treatment_leaves_its_checkpoint(
         raise AssertionError("the treatment is trained a second time")
 
     with monkeypatch.context() as patched, folder.held():
-        patched.setitem(methods._GRADIENT, "adam", Entry(build=again))  # type: ignore[arg-type]
+        patched.setitem(
+            methods._GRADIENT, "adam", replace(methods._GRADIENT["sgd"], build=again)
+        )
         done = trained(net(), asked, Surroundings(folder=folder, resume=True))
     whole = trained(net(), asked)
     assert same(done.model, whole.model.state_dict())

@@ -112,8 +112,10 @@ def epoch_of(values: Mapping[str, Any]) -> Epoch:
     return Epoch(**{**values, "layers": layers})
 
 
-def _rank(scores: Scores) -> tuple[float, float]:
+def _rank(scores: Scores) -> tuple[bool, float, float]:
+    """Returns what orders epochs: a model whose loss is not finite is behind all."""
     metric = scores.metric
     known = metric is not None and math.isfinite(metric)
-    loss = scores.loss if math.isfinite(scores.loss) else math.inf
-    return (metric if known and metric is not None else -math.inf, -loss)
+    sound = math.isfinite(scores.loss)
+    loss = scores.loss if sound else math.inf
+    return (sound, metric if known and metric is not None else -math.inf, -loss)
