@@ -18,6 +18,7 @@ from vgaudit.reports.retraining import render
 from vgaudit.training import methods
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.checkpoint import RunFolder
+from vgaudit.training.method import Entry
 
 STEPS = 7
 """Steps of an epoch: 108 samples in batches of 16."""
