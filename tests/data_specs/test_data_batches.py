@@ -305,7 +305,7 @@ def test_batches_that_are_not_finite_are_skipped_and_counted() -> None:
     assert 2 == len(list(batches))
     assert 2 == batches.skipped
     assert (
-        "batch 1: 1 elements of its inputs are NaN or infinite",
+        "batch 1: 1 element of its inputs is NaN or infinite",
         "batch 2: 12 elements of its inputs are NaN or infinite",
     ) == batches.facts.skipped
 
@@ -316,7 +316,7 @@ def test_labels_and_nested_inputs_are_looked_at() -> None:
     )
 
     assert 2 == len(list(batches))
-    assert batches.facts.skipped[0].startswith("batch 0: 1 elements of its labels ")
+    assert batches.facts.skipped[0].startswith("batch 0: 1 element of its labels ")
 
 
 def test_nothing_finite_is_nothing_measured() -> None:
@@ -326,7 +326,7 @@ def test_nothing_finite_is_nothing_measured() -> None:
 
     assert caught.value.message == (
         "all 2 batches of Python object of type list hold NaN or infinity; "
-        "in the first, 1 elements of its inputs are NaN or infinite"
+        "in the first, 1 element of its inputs is NaN or infinite"
     )
 
 
