@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, cast
 
@@ -90,3 +91,10 @@ def _field_names(kind: Any) -> tuple[str, ...]:
 
 def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str:
+    """Returns ``did you mean X? `` for the nearest known name, or nothing."""
+    lowered = {name.lower(): name for name in known}
+    close = get_close_matches(wanted.lower(), lowered, n=1, cutoff=0.5)
+    return f"did you mean {lowered[close[0]]}? " if close else ""

@@ -15,9 +15,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from torch import nn
 
-from vgaudit.config.names import nearest
 from vgaudit.errors import BadConfig
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ import typer
 
 from vgaudit.cli.delivery import PartlyWritten
 from vgaudit.errors import BadConfig, VgauditError
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 
 INTERNAL = 70
 
@@ -65,8 +65,6 @@ def _usage(error: Exception) -> VgauditError | None:
 
 def _guess(message: str) -> str:
     """Returns ``did you mean X? `` for a word that is none of the choices."""
-    from vgaudit.config.names import nearest
-
     found = re.search(r"'([^']+)' is not one of ('.+')", message)
     return nearest(found[1], re.findall(r"'([^']+)'", found[2])) if found else ""
 

@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from vgaudit.cli import ranked
 from vgaudit.cli.delivery import Step, hand_out, with_report
 from vgaudit.errors import BadConfig, CannotLoad, CannotWrite, VgauditError
 from vgaudit.findings import Report
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 from vgaudit.reports import REPORTS, Render
 from vgaudit.reports.look import BLOCKS, Look, ascii_only
 
@@ -114,11 +113,9 @@ def renderer(name: str, known: Collection[str] = tuple(REPORTS)) -> Render:
         BadConfig: there is no such format.
     """
     if name not in known:
-        close = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-        guess = f"did you mean {close[0]}? " if close else ""
         raise BadConfig(
             f"unknown report format '{visible(name)}'",
-            hint=f"{guess}known: {', '.join(known)}",
+            hint=f"{nearest(name, known)}known: {', '.join(known)}",
         )
     return REPORTS[name]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vgaudit.config.names import nearest
 from vgaudit.config.trust import TRUST, refuse
 from vgaudit.errors import BadConfig
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 
 PREFIX = "VGAUDIT_"
 CONFIG = "VGAUDIT_CONFIG"

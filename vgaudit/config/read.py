@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgaudit.config import environment
-from vgaudit.config.names import nearest
 from vgaudit.config.settings import PRESETS, Settings, TargetSettings
 from vgaudit.config.trust import refuse_trust
 from vgaudit.errors import BadConfig
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 from vgaudit.rules.gate.metrics import metric
 from vgaudit.rules.selection import configured
 from vgaudit.terms import Budget, Ignore

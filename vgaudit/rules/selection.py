@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any, cast
 
 from vgaudit.errors import BadConfig
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 from vgaudit.rules import RULES, Rule
 from vgaudit.rules.gate import GATE_RULES
 from vgaudit.rules.rule import GateRule, Page
@@ -39,7 +38,7 @@ def find(selector: str) -> tuple[Page, ...]:
         known = [rule.code for rule in PAGES] + [rule.name for rule in PAGES]
         raise BadConfig(
             f"unknown rule '{visible(selector)}'",
-            hint=f"{_nearest(wanted, known)}see `vgaudit rules`",
+            hint=f"{nearest(wanted, known)}see `vgaudit rules`",
         )
     return found
 
@@ -128,7 +127,7 @@ def _overridden(rule: Page, threshold: str, value: float) -> Page:
         listing = ", ".join(known) or "none"
         raise BadConfig(
             f"{rule.code} {rule.name} has no threshold '{visible(threshold)}'",
-            hint=f"{_nearest(threshold, list(known))}it has: {listing}",
+            hint=f"{nearest(threshold, list(known))}it has: {listing}",
         )
     whole = isinstance(known[threshold], int)
     if whole and not value.is_integer():
@@ -138,10 +137,3 @@ def _overridden(rule: Page, threshold: str, value: float) -> Page:
         )
     changed = replace(cast(Any, rule), **{threshold: int(value) if whole else value})
     return cast(Page, changed)
-
-
-def _nearest(wanted: str, known: list[str]) -> str:
-    """Returns ``did you mean X? `` for the nearest known name, or nothing."""
-    lowered = {name.lower(): name for name in known}
-    close = get_close_matches(wanted.lower(), lowered, n=1, cutoff=0.5)
-    return f"did you mean {lowered[close[0]]}? " if close else ""
