@@ -124,8 +124,8 @@ def centre_and_measure(layout: Layout, *, decay: float) -> Gradients:
         for weight, _ in layer.pairs:
             if weight in centres:
                 centring.commit(layout, centres[weight], standings[weight])
-    believed = {i: centres[i] for i, found in standings.items() if found.agrees}
-    kept = {i: believed[i] for _, members in moving for i in members if i in believed}
+    believed = {i for i, found in standings.items() if found.agrees}
+    kept = {i: centres[i] for _, members in moving for i in members if i in believed}
     return Gradients(values, sizes, weights, kept, moving, refused)
 
 
