@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from tests.distributed.networks import LIMIT, free_port
 from tests.distributed.test_distributed_command import ROOT
-from tests.training.courses import samples
+from tests.training.courses import furnished
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,10 +47,7 @@ def slow():
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with a model factory and labelled samples."""
-    (tmp_path / "nets.py").write_text(NETS)
-    x, y = samples()
-    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y.numpy())
-    return tmp_path
+    return furnished(tmp_path, NETS)
 
 
 Launch = Callable[..., subprocess.Popen[str]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +26,14 @@ def samples(rows: int = ROWS, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, FEATURES, generator=generator)
     return x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+
+
+def furnished(folder: Path, nets: str) -> Path:
+    """Returns a folder with model factories in nets.py and the samples in data.npz."""
+    (folder / "nets.py").write_text(nets)
+    x, y = samples()
+    np.savez(folder / "data.npz", x=x.numpy(), y=y.numpy())
+    return folder
 
 
 def net(*, dropout: float = 0.0, norm: bool = False, depth: int = 2) -> nn.Module:

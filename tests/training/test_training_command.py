@@ -12,13 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import vgaudit
-from tests.training.courses import net, samples
+from tests.training.courses import furnished, net
 
 ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -68,10 +67,7 @@ def stuck():
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with a model factory and labelled samples."""
-    (tmp_path / "nets.py").write_text(NETS)
-    x, y = samples()
-    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y.numpy())
-    return tmp_path
+    return furnished(tmp_path, NETS)
 
 
 def words(place: Path, *more: str, factory: str = "quick") -> list[str]:

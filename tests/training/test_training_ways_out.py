@@ -6,10 +6,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tests.training.courses import options, samples
+from tests.training.courses import furnished, options
 from vgaudit.errors import BadConfig
 from vgaudit.training.options import check
 
@@ -44,10 +43,7 @@ def lines():
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with model factories and labelled samples."""
-    (tmp_path / "nets.py").write_text(NETS)
-    x, y = samples()
-    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y.numpy())
-    return tmp_path
+    return furnished(tmp_path, NETS)
 
 
 def named_command(hint: str, **values: str) -> list[str]:
