@@ -16,6 +16,7 @@ from torch import nn
 import vgaudit
 from tests.training.courses import ROWS, net, options, samples
 from vgaudit.errors import BadConfig, CannotRun
+from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.training.settings import LARGEST
 
 
@@ -146,6 +147,15 @@ ARGUMENTS = [
     ("convert", {"limit": "4"}, "limit is '4' | give a number or None"),
     ("convert", {"options": {}}, "options is {} | give ConvertOptions"),
     ("convert", {"data_options": 3}, "data_options is 3 | give DataOptions"),
+    ("scan", {"data_options": {}}, "data_options is {} | give DataOptions"),
+    ("scan", {"probe_options": {}}, "probe_options is {} | give ProbeOptions"),
+    ("scan", {"load_options": {}}, "load_options is {} | give LoadOptions"),
+    ("scan", {"policy": 3}, "policy is 3 | give Policy"),
+    ("scan", {"probe_options": ProbeOptions(mode="trian")}, "did you mean train?"),  # type: ignore[arg-type]
+    ("fix", {"probe_options": ProbeOptions(seed="a")}, "seed is 'a' | give a whole"),  # type: ignore[arg-type]
+    ("scan", {"data_options": DataOptions(inputs="8x4")}, "inputs is '8x4' | give a"),  # type: ignore[arg-type]
+    ("scan", {"data_options": DataOptions(inputs=((8, 4),))}, "inputs is ((8, 4),) |"),  # type: ignore[arg-type]
+    ("scan", {"data_options": DataOptions(batches=1.5)}, "batches is 1.5 | give a"),  # type: ignore[arg-type]
 ]
 
 
@@ -161,6 +171,45 @@ def test_a_text_is_no_samples(name: str) -> None:
     told = refused(CALLS[name], Untouched(), "data.npz")
 
     assert told.startswith("data is a text, 'data.npz', and no samples | give (x, y)")
+
+
+def test_what_a_text_stands_for_does_as_well(tmp_path: Path) -> None:
+    x, y = samples(30)
+    np.savez(tmp_path / "some.npz", x=x.numpy(), y=y.numpy())
+    told = [
+        vgaudit.scan(
+            net(),
+            data_options=DataOptions(data=path),  # type: ignore[arg-type]
+            probe_options=ProbeOptions(device=device, dtype=dtype),  # type: ignore[arg-type]
+        ).audit
+        for path, device, dtype in [
+            (str(tmp_path / "some.npz"), "cpu", "float64"),
+            (tmp_path / "some.npz", torch.device("cpu"), torch.float64),
+        ]
+    ]
+    assert told[0] is not None
+    assert told[1] is not None
+    assert told[0].flow == told[1].flow
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.net(x), x
+
+    for index in (0, "0"):
+        asked = ProbeOptions(output=index)  # type: ignore[arg-type]
+        audit = vgaudit.scan(Two(), x, probe_options=asked).audit
+        assert audit is not None
+        assert audit.flow.layers
+
+
+def test_every_step_of_a_watch_is_a_whole_number_from_one() -> None:
+    for every in (0, -1, 1.5, "2", True):
+        with pytest.raises(BadConfig, match="every is"):
+            vgaudit.watch(net(), every=every)  # type: ignore[arg-type]
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import torch
 from torch import nn
 
 from vgaudit.errors import BadConfig
@@ -29,6 +30,13 @@ _WANTED: Mapping[Any, str] = {
     NoneType: "None",
     tuple: "a tuple of texts, such as ('a', 'b')",
     Mapping: "a dict",
+}
+
+_SPOKEN: Mapping[str, type] = {
+    "device": torch.device,
+    "dtype": torch.dtype,
+    "data": Path,
+    "output": int,
 }
 
 
@@ -99,6 +107,16 @@ def check_folder(name: str, place: object) -> None:
         raise _wrong(name, place, "a path")
 
 
+def check_interval(every: object) -> None:
+    """Refuses what is no number of steps.
+
+    Raises:
+        BadConfig: it is no whole number from 1.
+    """
+    if not _fits(every, int) or every < 1:  # type: ignore[operator]
+        raise _wrong("every", every, "a whole number of steps, 1 or more")
+
+
 def texts(name: str, given: object) -> tuple[str, ...]:
     """Returns several texts as a tuple; a single text is not taken for its letters.
 
@@ -122,6 +140,23 @@ def check_kind(name: str, given: object, kind: type[T]) -> T:
     if not isinstance(given, kind):
         raise _wrong(name, given, f"{kind.__name__}(…)")
     return given
+
+
+def check_options(name: str, given: T | None, kind: type[T]) -> T:
+    """Returns options of a kind, its defaults for None.
+
+    A device, a type, a path and the index of an output are taken by their text.
+
+    Raises:
+        BadConfig: they are of another kind, or a field does not fit.
+    """
+    found: Any = check_kind(name, kind() if given is None else given, kind)
+    spoken = {
+        field: str(getattr(found, field)).removeprefix("torch.")
+        for field, type_ in _SPOKEN.items()
+        if isinstance(getattr(found, field, None), type_)
+    }
+    return check_fields(name, dataclasses.replace(found, **spoken), kind)
 
 
 def check_fields(

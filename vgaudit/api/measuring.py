@@ -11,7 +11,13 @@ from torch import nn
 
 from vgaudit import data as sources
 from vgaudit import treatments
-from vgaudit.api.arguments import check_loss, check_module
+from vgaudit.api.arguments import (
+    check_interval,
+    check_kind,
+    check_loss,
+    check_module,
+    check_options,
+)
 from vgaudit.api.modules import describe
 from vgaudit.data.losses import Function
 from vgaudit.errors import NothingMeasured
@@ -55,22 +61,23 @@ def scan(
     Raises:
         VgauditError: loading, data, running or the policy fail; see ``errors``.
     """
-    policy.check()
+    check_kind("policy", policy, Policy).check()
     check_loss(loss)
     if not isinstance(model, (str, Path)):
         check_module(model)
-    wanted = data_options or DataOptions()
-    chosen = probe_options or ProbeOptions()
+    loading = check_options("load_options", load_options, LoadOptions)
+    wanted = check_options("data_options", data_options, DataOptions)
+    chosen = check_options("probe_options", probe_options, ProbeOptions)
     if not isinstance(model, nn.Module) and batches is None and not callable(loss):
         job = ScanJob(
             spec=str(model),
-            load=load_options or LoadOptions(),
+            load=loading,
             data=_with_loss(wanted, loss),
             probe=chosen,
         )
         return judge(measure(job), policy)
     if not isinstance(model, nn.Module):
-        loaded = treatments.open_model(str(model), load_options or LoadOptions())
+        loaded = treatments.open_model(str(model), loading)
         return judge(
             _measured(loaded.module, loaded.target, batches, loss, (wanted, chosen)),
             policy,
@@ -130,8 +137,12 @@ def watch(
             without its scale.
         alone: each of several processes (DDP, FSDP2) reports on its own batches;
             otherwise on those of all, for which all must ask.
+
+    Raises:
+        BadConfig: the model is no module, or ``every`` no whole number from 1.
     """
     check_module(model)
+    check_interval(every)
     return Watched(model, every=every, describe=describe, scaler=scaler, alone=alone)
 
 

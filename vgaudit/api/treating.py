@@ -17,6 +17,7 @@ from vgaudit.api.arguments import (
     check_kind,
     check_loss,
     check_module,
+    check_options,
     check_samples,
     texts,
 )
@@ -105,20 +106,14 @@ def _measurement(
 ) -> treatments.Measurement:
     check_samples("data", data)
     check_loss(loss)
-    wanted = DataOptions() if data_options is None else data_options
-    check_kind("data_options", wanted, DataOptions)
+    wanted = check_options("data_options", data_options, DataOptions)
+    probing = check_options("probe_options", probe_options, ProbeOptions)
     if data is None:
         opened = sources.open_batches(model, wanted)
     else:
         opened = sources.from_object(data, wanted, model=model)
     resolved = sources.resolve_loss(loss or wanted.loss, opened.labelled)
-    probe_wanted = _probing(probe_options)
-    return treatments.Measurement(list(opened), opened.facts, resolved, probe_wanted)
-
-
-def _probing(given: ProbeOptions | None) -> ProbeOptions:
-    wanted = ProbeOptions() if given is None else given
-    return check_kind("probe_options", wanted, ProbeOptions)
+    return treatments.Measurement(list(opened), opened.facts, resolved, probing)
 
 
 def retrain(
@@ -162,7 +157,7 @@ def retrain(
         asked = RetrainOptions(method=method, epochs=epochs, controls=beside)
     check_fields("options", asked, RetrainOptions, later=("method", "valid_data"))
     check_kind("policy", policy, Policy).check()
-    measured = _probing(probe_options)
+    measured = check_options("probe_options", probe_options, ProbeOptions)
     check_samples("data", data)
     check_loss(loss)
     check_folder("run_folder", run_folder)
@@ -217,7 +212,7 @@ def fix(
     means = repair.Means(
         options=check_fields("options", asked, FixOptions),
         policy=policy,
-        probe=_probing(probe_options),
+        probe=check_options("probe_options", probe_options, ProbeOptions),
         loss=loss,
         folder=None if run_folder is None else str(run_folder),
         resume=resume,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vgaudit.api import watch
+from vgaudit.api.arguments import check_interval
 from vgaudit.errors import BadConfig, NothingMeasured
 from vgaudit.findings import LEVELS, FailOn, Optimizer, Report, Status
 from vgaudit.integrations.scalars import judged
@@ -76,10 +77,7 @@ class Plan:
     report: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise BadConfig(
-                f"every is {self.every}", hint="give a number of steps, 1 or more"
-            )
+        check_interval(self.every)
         if self.fail_on not in (None, "never", *LEVELS):
             raise BadConfig(
                 f"fail_on is {self.fail_on!r}",
