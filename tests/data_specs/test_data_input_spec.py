@@ -157,4 +157,4 @@ def test_a_near_name_is_offered() -> None:
     with pytest.raises(BadConfig) as caught:
         call_from_inputs(["input_id=long:4x16:9"], MODEL)
 
-    assert caught.value.hint.startswith("did you mean 'input_ids'? its signature is ")
+    assert caught.value.hint.startswith("did you mean input_ids? its signature is ")

@@ -376,7 +376,7 @@ def test_an_unknown_loss_has_a_near_name() -> None:
 
     assert "unknown loss 'crossentropy'" == caught.value.message
     assert caught.value.hint == (
-        "did you mean 'cross-entropy'? known: auto, jacobian, cross-entropy, "
+        "did you mean cross-entropy? known: auto, jacobian, cross-entropy, "
         "bce-with-logits, bce, mse, l1, nll, ctc, output, file.py:function"
     )
 

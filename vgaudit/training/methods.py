@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import get_args
 
 from torch import nn
@@ -19,7 +18,7 @@ from vgaudit.conversion import ConvertOptions
 from vgaudit.data.batch import Batch
 from vgaudit.errors import BadConfig, CannotRewrite
 from vgaudit.nn import PiecewiseLinear
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 from vgaudit.retraining import METHODS, RetrainOptions, Solver
 from vgaudit.training import optimizers
 from vgaudit.training.method import Entry, Prepared
@@ -156,11 +155,9 @@ def _without_adact(model: nn.Module) -> str:
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> BadConfig:
-    near = get_close_matches(name, known, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
     return BadConfig(
         f"no {what} is called '{visible(name)}'",
-        hint=f"{guess}known: {', '.join(known)}",
+        hint=f"{nearest(name, known)}known: {', '.join(known)}",
     )
 
 

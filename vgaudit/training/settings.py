@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import (
     Any,
@@ -18,7 +17,7 @@ from typing import (
 )
 
 from vgaudit.errors import BadConfig
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 
 T = TypeVar("T")
 
@@ -89,11 +88,10 @@ def names_of(settings: object) -> tuple[str, ...]:
 
 def unknown_setting(name: str, names: Sequence[str], method: str) -> BadConfig:
     """Returns the error for a setting of a name that is not among those known."""
-    near = get_close_matches(name, names, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
     known = f"known: {', '.join(names)}" if names else f"{method} has none"
     return BadConfig(
-        f"{method} has no setting '{visible(name)}'", hint=f"{guess}{known}"
+        f"{method} has no setting '{visible(name)}'",
+        hint=f"{nearest(name, names)}{known}",
     )
 
 

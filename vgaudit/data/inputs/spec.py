@@ -12,6 +12,7 @@ from torch import nn
 from vgaudit.data.inputs.form import CallForm, Fill, TensorForm
 from vgaudit.data.inputs.signature import describe, forward_signature
 from vgaudit.errors import BadConfig
+from vgaudit.plain import nearest
 
 TYPES: dict[str, torch.dtype] = {
     "float": torch.float32,
@@ -165,11 +166,10 @@ def _check_fit(
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for name in kwargs:
         if name not in signature.parameters and not takes_any:
-            near = get_close_matches(name, signature.parameters, n=1)
-            also = f"did you mean {near[0]!r}? " if near else ""
+            guess = nearest(name, signature.parameters)
             raise BadConfig(
                 f"--input {name!r}: the model takes no argument of this name",
-                hint=f"{also}its signature is {describe(model)}",
+                hint=f"{guess}its signature is {describe(model)}",
             )
     try:
         signature.bind(*args, **kwargs)

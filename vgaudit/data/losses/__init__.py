@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from vgaudit.data.losses.outputs import main_output, own_loss
 from vgaudit.data.sources.factory import load_object, matches
 from vgaudit.errors import BadConfig, CannotRun
 from vgaudit.flow import DataFacts, GradientFlow
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 
 Function = Callable[[Any, Any], Tensor]
 
@@ -59,11 +58,10 @@ def resolve_loss(
         return Loss(spec, _checked(spec, LOSSES[spec]))
     if matches(spec):
         return Loss(spec, _checked(visible(spec), _own_function(spec)))
-    near = get_close_matches(spec, ["auto", "jacobian", *LOSSES], n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    guess = nearest(spec, ["auto", "jacobian", *LOSSES])
     raise BadConfig(
         f"unknown loss '{visible(spec)}'",
-        hint=f"{hint}known: auto, jacobian, {', '.join(LOSSES)}, file.py:function",
+        hint=f"{guess}known: auto, jacobian, {', '.join(LOSSES)}, file.py:function",
     )
 
 

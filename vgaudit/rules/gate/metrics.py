@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from vgaudit.errors import BadConfig
 from vgaudit.flow import Audit, GradientFlow, Interval, LayerFlow, Source
-from vgaudit.plain import visible
+from vgaudit.plain import nearest, visible
 from vgaudit.rules.wording import decades, percent
 
 UNITS_ENOUGH = 8
@@ -66,11 +65,9 @@ def metric(name: str) -> Metric:
         BadConfig: there is none; the hint gives the nearest.
     """
     if name not in METRICS:
-        close = get_close_matches(name, METRICS, n=1, cutoff=0.5)
-        guess = f"did you mean {close[0]}? " if close else ""
         raise BadConfig(
             f"unknown budget '{visible(name)}'",
-            hint=f"{guess}known: {', '.join(METRICS)}",
+            hint=f"{nearest(name, METRICS)}known: {', '.join(METRICS)}",
         )
     return METRICS[name]
 
