@@ -15,6 +15,7 @@ PACKAGE = ROOT / "vgaudit"
 
 WORDS = {
     "conversion",
+    "declared",
     "errors",
     "estimates",
     "facts",

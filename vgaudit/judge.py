@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from vgaudit import causes
+from vgaudit.declared import check_fields, check_kind
 from vgaudit.errors import NothingMeasured, VgauditError
 from vgaudit.findings import (
     LEVELS,
@@ -52,11 +53,13 @@ class Policy:
     command: str = ""
 
     def check(self) -> None:
-        """Refuses a policy that names no such rule or threshold.
+        """Refuses a policy with a field that does not fit.
 
         Raises:
-            BadConfig: a rule or threshold is unknown, or a value does not fit.
+            BadConfig: an optimizer, a level, a rule or a threshold is unknown, or a
+                field has another type.
         """
+        check_fields("policy", self, Policy)
         selected(self.select, self.ignore)
         configured(self.overrides)
 
@@ -68,8 +71,9 @@ def judge(audit: Audit, policy: Policy = DEFAULT) -> Report:
     """Returns the report on a measurement: its findings, and whether it passes.
 
     Raises:
-        BadConfig: the policy names an unknown rule or threshold.
+        BadConfig: the policy names what is unknown, as in ``Policy.check``.
     """
+    check_kind("policy", policy, Policy).check()
     rules = configured(policy.overrides)
     codes = selected(policy.select, policy.ignore)
     everything = _without_implied(_check(rules, audit, policy), rules)

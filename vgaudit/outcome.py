@@ -75,7 +75,7 @@ class Watched(Watch):
 
         Raises:
             NothingMeasured: no forward pass with a backward pass was seen.
-            BadConfig: the policy names an unknown rule or threshold.
+            BadConfig: the policy names what is unknown, as in ``Policy.check``.
         """
         return judge(self.audit(), policy)
 

@@ -137,6 +137,27 @@ def test_the_optimizer_decides() -> None:
     assert "pass" == judge(relu10, Policy(optimizer="adam")).status
 
 
+@pytest.mark.parametrize(
+    ("field", "given", "hint"),
+    [
+        ("optimizer", "adamw", "did you mean adam? give one of sgd, adam"),
+        ("optimizer", "SGD", "did you mean sgd? give one of sgd, adam"),
+        ("optimizer", "banana", "give one of sgd, adam"),
+        ("fail_on", "eror", "did you mean error? "),
+        ("select", "VG101", "give a tuple of texts"),
+        ("exit_zero", "no", "give True or False"),
+    ],
+)
+def test_a_policy_that_says_nothing_known_is_refused(field, given, hint) -> None:
+    policy = Policy(**{field: given})
+
+    for refusing in (policy.check, lambda: judge(SICK, policy)):
+        with pytest.raises(BadConfig, match=f"{field} is '{given}'") as caught:
+            refusing()
+
+        assert str(caught.value.hint).startswith(hint)
+
+
 def test_a_threshold_can_be_set_by_name_or_code() -> None:
     for name in ("vanishing-gradient.sgd_error", "VG101.sgd_error"):
         report = judge(SICK, Policy(overrides={name: -10.0}))

@@ -7,30 +7,19 @@ belongs fails deep inside, and ``epochs=1.5`` trains for some number of epochs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
-from numbers import Integral, Real
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from vgaudit.declared import SHOWN, check_fields, check_kind, fits, wrong
 from vgaudit.errors import BadConfig
-from vgaudit.plain import nearest, visible
+from vgaudit.plain import visible
 
 T = TypeVar("T")
-
-_SHOWN = 60
-_WANTED: Mapping[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "True or False",
-    str: "a text",
-    NoneType: "None",
-    tuple: "a tuple of texts, such as ('a', 'b')",
-    Mapping: "a dict",
-}
 
 _SPOKEN: Mapping[str, type] = {
     "device": torch.device,
@@ -49,7 +38,7 @@ def check_module(model: object) -> nn.Module:
     if isinstance(model, nn.Module):
         return model
     if isinstance(model, (str, Path)):
-        text = visible(str(model), length=_SHOWN)
+        text = visible(str(model), length=SHOWN)
         raise BadConfig(
             f"the model is a text, '{text}', and no module",
             hint=f"vgaudit.load('{text}') opens a model spec and returns the module",
@@ -80,7 +69,7 @@ def check_samples(name: str, data: object) -> None:
     """
     if isinstance(data, (str, Path)):
         raise BadConfig(
-            f"{name} is a text, '{visible(str(data), length=_SHOWN)}', and no samples",
+            f"{name} is a text, '{visible(str(data), length=SHOWN)}', and no samples",
             hint="give (x, y), a Dataset, a DataLoader or a list of batches",
         )
 
@@ -92,7 +81,7 @@ def check_loss(loss: object) -> None:
         BadConfig: it is not.
     """
     if not (loss is None or isinstance(loss, str) or callable(loss)):
-        raise _wrong(
+        raise wrong(
             "loss", loss, "a name such as 'mse', or a function of output and labels"
         )
 
@@ -104,7 +93,7 @@ def check_folder(name: str, place: object) -> None:
         BadConfig: it is none.
     """
     if not isinstance(place, (str, Path, NoneType)):
-        raise _wrong(name, place, "a path")
+        raise wrong(name, place, "a path")
 
 
 def check_interval(every: object) -> None:
@@ -113,8 +102,8 @@ def check_interval(every: object) -> None:
     Raises:
         BadConfig: it is no whole number from 1.
     """
-    if not _fits(every, int) or every < 1:  # type: ignore[operator]
-        raise _wrong("every", every, "a whole number of steps, 1 or more")
+    if not fits(every, int) or every < 1:  # type: ignore[operator]
+        raise wrong("every", every, "a whole number of steps, 1 or more")
 
 
 def texts(name: str, given: object) -> tuple[str, ...]:
@@ -128,18 +117,7 @@ def texts(name: str, given: object) -> tuple[str, ...]:
         if all(isinstance(text, str) for text in found):
             return found
     example = repr(given) if isinstance(given, str) else "'a'"
-    raise _wrong(name, given, f"a list or tuple of texts, such as [{example}]")
-
-
-def check_kind(name: str, given: object, kind: type[T]) -> T:
-    """Returns what was given, if it is of a kind.
-
-    Raises:
-        BadConfig: it is not.
-    """
-    if not isinstance(given, kind):
-        raise _wrong(name, given, f"{kind.__name__}(…)")
-    return given
+    raise wrong(name, given, f"a list or tuple of texts, such as [{example}]")
 
 
 def check_options(name: str, given: T | None, kind: type[T]) -> T:
@@ -157,64 +135,3 @@ def check_options(name: str, given: T | None, kind: type[T]) -> T:
         if isinstance(getattr(found, field, None), type_)
     }
     return check_fields(name, dataclasses.replace(found, **spoken), kind)
-
-
-def check_fields(
-    name: str, options: object, kind: type[T], *, later: Collection[str] = ()
-) -> T:
-    """Returns options of a kind, every field of which has the type it is declared with.
-
-    Args:
-        name: of the argument, for the message.
-        options: as the user gave them.
-        kind: the dataclass that they should be.
-        later: fields that are checked elsewhere.
-
-    Raises:
-        BadConfig: they are of another kind, or the first field that does not fit.
-    """
-    found = check_kind(name, options, kind)
-    assert dataclasses.is_dataclass(kind)
-    for field, declared in get_type_hints(kind).items():
-        value = getattr(found, field)
-        if field not in later and not _fits(value, declared):
-            guess = nearest(value, _words(declared)) if isinstance(value, str) else ""
-            raise _wrong(field, value, _wanted(declared), guess)
-    return found
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Tells whether a value has a declared type; others than plain ones are taken."""
-    origin = get_origin(kind) or kind
-    if origin in (UnionType, Union):
-        return any(_fits(value, one) for one in get_args(kind))
-    if origin is Literal:
-        return isinstance(value, str) and value in get_args(kind)
-    if origin is tuple:
-        inner = get_args(kind)[0]
-        several = isinstance(value, Collection) and not isinstance(value, (str, bytes))
-        return several and all(_fits(v, inner) for v in value)
-    if origin in (int, float):
-        number = Integral if origin is int else Real
-        return isinstance(value, number) and not isinstance(value, bool)
-    return isinstance(value, origin) if origin in _WANTED else True
-
-
-def _words(kind: Any) -> tuple[str, ...]:
-    """Returns the words that a declared type allows."""
-    if get_origin(kind) is Literal:
-        return get_args(kind)
-    return tuple(word for one in get_args(kind) for word in _words(one))
-
-
-def _wanted(kind: Any) -> str:
-    if get_origin(kind) in (UnionType, Union):
-        return " or ".join(_wanted(one) for one in get_args(kind))
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    return _WANTED.get(get_origin(kind) or kind, str(kind))
-
-
-def _wrong(name: str, value: object, wanted: str, guess: str = "") -> BadConfig:
-    shown = visible(repr(value), length=_SHOWN)
-    return BadConfig(f"{name} is {shown}", hint=f"{guess}give {wanted}")

@@ -13,13 +13,13 @@ from vgaudit import data as sources
 from vgaudit import treatments
 from vgaudit.api.arguments import (
     check_interval,
-    check_kind,
     check_loss,
     check_module,
     check_options,
 )
 from vgaudit.api.modules import describe
 from vgaudit.data.losses import Function
+from vgaudit.declared import check_kind
 from vgaudit.errors import NothingMeasured
 from vgaudit.findings import Report
 from vgaudit.flow import Audit, Target

@@ -12,9 +12,7 @@ from torch import nn
 from vgaudit import data as sources
 from vgaudit import treatments
 from vgaudit.api.arguments import (
-    check_fields,
     check_folder,
-    check_kind,
     check_loss,
     check_module,
     check_options,
@@ -25,6 +23,7 @@ from vgaudit.api.modules import describe
 from vgaudit.compare import compare as compared
 from vgaudit.conversion import ConvertOptions, Treatment
 from vgaudit.data.losses import Function
+from vgaudit.declared import check_fields, check_kind
 from vgaudit.fixing import FixOptions
 from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.judge import DEFAULT, Policy, judge
