@@ -62,7 +62,7 @@ def measure(
         _begin(say, "loading the model")
         spread = Spreading(job, group) if job.probe.parallel == "fsdp" else None
         loaded = spread.loaded if spread else open_model(job.spec, job.load)
-    target = replace(loaded.target, arch=job.load.arch or "")
+    target = loaded.target
     if spread is not None:
         target = replace(target, nonfinite_weights=spread.nonfinite())
     alerts: list[str] = []

@@ -12,7 +12,7 @@ from vgaudit.errors import BadConfig
 from vgaudit.job import ScanJob
 from vgaudit.loading.in_parts import open_in_parts
 from vgaudit.probe.spread import Sharing
-from vgaudit.treatments import has_recipe, open_model
+from vgaudit.treatments import has_recipe, named, open_model
 
 if TYPE_CHECKING:
     from vgaudit.distributed.group import Group
@@ -55,7 +55,7 @@ class Spreading:
         if self._parts is None:
             self.loaded = open_model(job.spec, job.load)
         else:
-            self.loaded = self._parts.loaded
+            self.loaded = named(self._parts.loaded, job.load)
         self._first: nn.Module | None = None
 
     def nonfinite(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from vgaudit.treatments.convert import Treated, treat
 from vgaudit.treatments.proof import ConvertJob, Measurement, convert, summarise
-from vgaudit.treatments.reading import has_recipe, load, open_model
+from vgaudit.treatments.reading import has_recipe, load, named, open_model
 from vgaudit.treatments.writing import Origin, save
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "convert",
     "has_recipe",
     "load",
+    "named",
     "open_model",
     "save",
     "summarise",

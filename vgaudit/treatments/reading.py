@@ -36,7 +36,7 @@ def open_model(spec: str, options: LoadOptions) -> LoadedModel:
         UnknownSource, CannotLoad, BadConfig: as ``vgaudit.loading.load``.
     """
     if not has_recipe(spec):
-        return loading.load(spec, options)
+        return named(loading.load(spec, options), options)
     found = recipes.of(Path(spec))
     base = loading.load(_architecture(found, options.arch), _building(found, options))
     module = _apply(found, Path(spec), base.module, options.sha256)
@@ -53,7 +53,16 @@ def open_model(spec: str, options: LoadOptions) -> LoadedModel:
         unexpected_keys=(),
         notes=(*base.target.notes, *_notes(found)),
     )
-    return replace(base, module=module, target=target)
+    return named(replace(base, module=module, target=target), options)
+
+
+def named(loaded: LoadedModel, options: LoadOptions) -> LoadedModel:
+    """Returns a model that knows by which ``--arch`` it was opened.
+
+    The commands that findings propose open it in the same way.
+    """
+    target = replace(loaded.target, arch=options.arch or "")
+    return replace(loaded, target=target)
 
 
 def load(
