@@ -76,6 +76,31 @@ def test_a_centred_layer_gets_its_bias_back(tmp_path: Path) -> None:
     assert torch.equal(model(x), again(x))
 
 
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+@pytest.mark.parametrize("to", ["ar", "rescale", "adact"])
+def test_a_wrapped_architecture_is_looked_through(
+    to: str, wrap: Callable[[nn.Module], nn.Module], tmp_path: Path
+) -> None:
+    batch = Batch(args=batches.inputs("sigmoid_mlp"), size=8)
+    model = treat(wrap(models.sigmoid_mlp()), [batch], ConvertOptions(to=to)).model
+    path = tmp_path / "out.safetensors"
+    vgaudit.save(model, path)
+    again = vgaudit.load(path, arch=lambda: wrap(models.sigmoid_mlp()))
+    assert type(again) is type(model)
+    state, other = model.state_dict(), again.state_dict()
+    assert state.keys() == other.keys()
+    assert all(torch.equal(state[key], other[key]) for key in state)
+
+
+def test_a_wrapper_that_was_saved_comes_back_as_one(tmp_path: Path) -> None:
+    wrapped = torch.compile(models.sigmoid_mlp())
+    vgaudit.save(wrapped, tmp_path / "out.safetensors")
+    given = torch.compile(models.sigmoid_mlp())
+    again = vgaudit.load(tmp_path / "out.safetensors", arch=given)
+    assert again is given
+    assert wrapped.state_dict().keys() == again.state_dict().keys()
+
+
 def test_tied_weights_are_stored_once_and_stay_tied(tmp_path: Path) -> None:
     model = converted("tied_embeddings", to="adact")
     path = tmp_path / "out.safetensors"

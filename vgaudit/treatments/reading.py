@@ -16,6 +16,7 @@ from vgaudit.loading import LoadedModel
 from vgaudit.loading.local_file import examine
 from vgaudit.loading.safetensors_file import SUFFIX, read_header, read_tensors
 from vgaudit.plain import visible
+from vgaudit.probe.state import unwrap
 from vgaudit.treatments import recipe as recipes
 from vgaudit.treatments.recipe import Recipe
 from vgaudit.treatments.steps import replay
@@ -77,7 +78,8 @@ def load(
         path: the safetensors file; its recipe lies beside it.
         arch: the original architecture: a model spec, a module (which is then
             changed in place) or a function that returns one. It may be left out for
-            architectures of torchvision and timm.
+            architectures of torchvision and timm. ``torch.compile`` and other
+            wrappers are looked through, as by ``convert``.
         options: for building an architecture that is given by name.
 
     Raises:
@@ -131,6 +133,7 @@ def _apply(
             f"{shown} is not the file that its recipe belongs to",
             hint="copy weights and recipe together; one of them was replaced",
         )
+    module = _inside(recipe, module)
     recipes.check_code(recipe, module)
     try:
         module = replay(module, recipe.steps)
@@ -139,6 +142,13 @@ def _apply(
     state = read_tensors(file, read_header(file))
     _put(recipe, shown, module, state)
     return module
+
+
+def _inside(recipe: Recipe, module: nn.Module) -> nn.Module:
+    """Returns what the recipe is for: wrappers are converted without, saved with."""
+    if type(module).__name__ == recipe.architecture.name.rpartition(".")[2]:
+        return module
+    return unwrap(module)
 
 
 def _put(
