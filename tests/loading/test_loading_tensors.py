@@ -81,17 +81,44 @@ def test_nonfinite_weights_are_named(tmp_path: Path, arch: str, value: float) ->
     assert () == read(saved(path, tiny_state()), arch=arch).target.nonfinite_weights
 
 
-class Masked(nn.Module):
-    def __init__(self) -> None:
+class Buffered(nn.Module):
+    def __init__(self, **buffers: torch.Tensor) -> None:
         super().__init__()
-        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
-        self.register_buffer("table", torch.tensor([1.0, -torch.inf]))
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
 
 
-def test_an_attention_mask_is_no_defect() -> None:
+def test_infinity_in_a_buffer_is_no_defect() -> None:
     from vgaudit.loading.loaded import nonfinite
 
-    assert ("table",) == nonfinite(Masked())
+    observed = torch.ao.quantization.MinMaxObserver()
+    masked = Buffered(
+        mask=torch.full((3, 3), -torch.inf).triu(1),
+        slopes=torch.tensor([1.0, -torch.inf]),
+        best_loss=torch.tensor(torch.inf),
+    )
+
+    assert torch.isinf(observed.min_val) and torch.isinf(observed.max_val)
+    assert () == nonfinite(nn.Sequential(observed, masked))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float8_e5m2, torch.complex64])
+def test_nan_in_a_buffer_is_a_defect(kind: torch.dtype) -> None:
+    from vgaudit.loading.loaded import nonfinite
+
+    table = torch.tensor([1.0, torch.nan, torch.inf]).to(kind)
+
+    assert ("table",) == nonfinite(Buffered(table=table, whole=torch.ones(3)))
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_running_statistics_that_overflowed_are_a_defect(name: str) -> None:
+    from vgaudit.loading.loaded import nonfinite
+
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    net[1].get_buffer(name)[2] = torch.inf
+
+    assert (f"1.{name}",) == nonfinite(net)
 
 
 def test_a_small_sparse_weight_is_made_dense(tmp_path: Path, arch: str) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from vgaudit.distributed.sharding import is_sharded
 from vgaudit.flow import Target
 
+_STATISTICS = ("running_mean", "running_var")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleInput:
@@ -127,15 +129,31 @@ def numel(tensor: Tensor) -> int:
 
 @torch.no_grad()
 def nonfinite(module: nn.Module) -> tuple[str, ...]:
-    """Returns the names of parameters and buffers that hold NaN or infinity.
+    """Returns the names of parameters and buffers whose NaN or infinity is a defect.
 
-    A buffer of zeros and −∞ is an attention mask, not a defect.
+    Infinity in a buffer is none: masks hold it, and so do the extremes and the best
+    values so far that start there. Among running statistics it is what overflowed.
     """
     names = [name for name, p in module.named_parameters() if not is_finite(p)]
-    for name, buffer in module.named_buffers():
-        if not is_finite(buffer) and not is_mask(buffer):
+    buffers = dict(module.named_buffers())
+    norms = {_owner(name) for name in buffers if name.endswith(_STATISTICS)}
+    for name, buffer in buffers.items():
+        if not is_finite(buffer) and (_owner(name) in norms or _holds_nan(buffer)):
             names.append(name)
     return tuple(names)
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _holds_nan(tensor: Tensor) -> bool:
+    """Returns whether an element is NaN; infinity of a shard counts as one."""
+    if is_sharded(tensor):
+        return True
+    if tensor.dtype.itemsize == 1:  # float8 has no isnan
+        tensor = tensor.float()
+    return bool(tensor.isnan().any())
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -154,8 +172,3 @@ def is_finite(tensor: Tensor) -> bool:
         return bool(whole.full_tensor().isfinite())
     low, high = tensor.aminmax()
     return bool(low.isfinite() & high.isfinite())
-
-
-def is_mask(tensor: Tensor) -> bool:
-    """Returns whether the tensor holds nothing but 0 and −∞."""
-    return bool(((tensor == 0) | (tensor == -torch.inf)).all())
