@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
@@ -20,6 +18,7 @@ from vgaudit.optim import SDAGD, CenteredAdam
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training.gradient import GradientTraining, Watch
 from vgaudit.training.method import Method, Setup
+from vgaudit.training.readout import last_layer
 from vgaudit.training.settings import check_positive, read_settings
 
 ADAM_LR, SGD_LR = 1e-3, 0.1
@@ -169,47 +168,13 @@ def centred_adam(setup: Setup) -> Method:
 
 
 def readout(setup: Setup) -> Method:
-    """Returns Adam on the last weight layer alone: what the features allow as is."""
+    """Returns Adam on the last layer of the loss alone: what the features allow."""
     own = adam_settings(setup.options)
-    names = set(_last_layer(setup))
+    names = last_layer(setup)
     last = [p for name, p in setup.model.named_parameters() if name in names]
     for name, parameter in setup.model.named_parameters():
         parameter.requires_grad_(name in names)
     return GradientTraining(setup, _adam(setup, own, last))
-
-
-def _last_layer(setup: Setup) -> Iterator[str]:
-    """Yields the parameters of the module that is called last of those with a weight.
-
-    By name: what is called is the plain model, whose parameters may be others.
-
-    Raises:
-        BadConfig: no module with a weight is called.
-    """
-    called: list[nn.Module] = []
-    plain = setup.plain
-    owners = [
-        module
-        for module in plain.modules()
-        if any(p.dim() > 1 for p in module.parameters(recurse=False))
-    ]
-    handles = [
-        module.register_forward_hook(lambda m, _args, _out: called.append(m))
-        for module in owners
-    ]
-    try:
-        with torch.no_grad():
-            plain(*setup.example.args, **setup.example.kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not called:
-        raise BadConfig(
-            "no layer with a weight is called by itself, so there is no readout",
-            hint="choose another control",
-        )
-    last = {id(p) for p in called[-1].parameters(recurse=False)}
-    yield from (name for name, p in plain.named_parameters() if id(p) in last)
 
 
 def sdagd(setup: Setup) -> Method:
