@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,3 +163,26 @@ def test_pictures_that_fail_cost_no_report(cli, worker, tmp_path, monkeypatch) -
     assert "pass" in done.out.lower()
     assert "error: depth.png cannot be written" in done.err
     assert parse(place.read_text(encoding="utf-8")).status == "pass"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("typed", ["gate", "rules", "--help"])
+def test_a_full_standard_output_is_no_bug(typed: str, tmp_path: Path) -> None:
+    again = tmp_path / "again.json"
+    words = [typed]
+    if typed == "gate":
+        words += [reports(tmp_path)[0], "--report", f"json={again}"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vgaudit", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    said = "error: standard output cannot be written: No space left on device\n"
+    assert (3, said) == (done.returncode, done.stderr[: len(said)])
+    assert "internal" not in done.stderr
+    if typed == "gate":
+        assert done.stderr.endswith(f"written all the same: {again}\n")
+        assert parse(again.read_text(encoding="utf-8"))

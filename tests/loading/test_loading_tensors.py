@@ -98,7 +98,8 @@ def test_infinity_in_a_buffer_is_no_defect() -> None:
         best_loss=torch.tensor(torch.inf),
     )
 
-    assert torch.isinf(observed.min_val) and torch.isinf(observed.max_val)
+    assert torch.isinf(observed.min_val)
+    assert torch.isinf(observed.max_val)
     assert () == nonfinite(nn.Sequential(observed, masked))
 
 

@@ -6,13 +6,14 @@ of the process. This side of the command line never imports torch.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from vgaudit.cli import ranked
+from vgaudit.cli.delivery import abandon
+from vgaudit.errors import CannotWrite
 
 __all__ = ["main"]
 
@@ -32,9 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = _run(typed or ["--help"]) if part.works else 0
         sys.stdout.flush()
     except BrokenPipeError:
-        # Nobody reads on; keep the interpreter from failing on its last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon()  # nobody reads on
         status = PIPE_CLOSED
+    except OSError:
+        abandon()  # and there is no place left to say so
+        status = CannotWrite.exit_code
     part.leave(status)
     sys.exit(status)
 

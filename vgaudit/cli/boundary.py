@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import typer
 
-from vgaudit.cli.delivery import PartlyWritten
+from vgaudit.cli.delivery import FULL, PartlyWritten, abandon, unwritable
 from vgaudit.errors import BadConfig, VgauditError
 from vgaudit.plain import nearest, visible
 
@@ -35,6 +35,7 @@ def explain(error: Exception, typed: list[str]) -> int:
         The exit code.
     """
     told = error if isinstance(error, VgauditError) else _usage(error)
+    told = told or _unwritable(error)
     if told is None:
         told = _bug(error, typed)
     internal = isinstance(told, InternalError)
@@ -61,6 +62,14 @@ def _usage(error: Exception) -> VgauditError | None:
     # Typer reads choices by pydantic, whose messages say which exception it caught.
     message = str(words()).replace(": Value error, ", ": ", 1)
     return BadConfig(message, hint=f"{_guess(message)}see `{command} --help`")
+
+
+def _unwritable(error: Exception) -> VgauditError | None:
+    """Returns what is told where typer's own words, as of --help, find no place."""
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+        abandon()
+        return unwritable(error)
+    return None
 
 
 def _guess(message: str) -> str:

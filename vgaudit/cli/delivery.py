@@ -5,18 +5,25 @@ A full disk costs one file and not the report: hours of training may stand behin
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from vgaudit.errors import CannotWrite, VgauditError
 from vgaudit.plain import visible
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk, a quota or a file that takes no more."""
+
 Step = Callable[[], Sequence[Path]]
 """Writes something and returns its files."""
 
 
 class PartlyWritten(CannotWrite):
-    """A report that was shown, and could not be written to every file."""
+    """A report that could not be written to every place that was to have it."""
 
 
 def hand_out(
@@ -26,11 +33,12 @@ def hand_out(
 
     Args:
         steps: taken in order, whatever becomes of the others.
-        show: writes to standard output.
+        show: writes to standard output, which may be a file on a full disk too.
         written: files that the command has written before, which an error names too.
 
     Raises:
-        PartlyWritten: a file could not be written; the hint names those that were.
+        PartlyWritten: a place takes no more; the hint names the files that were
+            written.
     """
     failed: list[CannotWrite] = []
     names = list(written)
@@ -39,7 +47,10 @@ def hand_out(
             names += map(str, step())
         except CannotWrite as error:
             failed.append(error)
-    show()
+    try:
+        show()
+    except CannotWrite as error:
+        failed.append(error)
     if failed:
         raise _partly(failed, names) from failed[0]
 
@@ -62,3 +73,21 @@ def _partly(failed: Sequence[CannotWrite], names: Sequence[str]) -> PartlyWritte
         listed = ", ".join(visible(name) for name in names)
         hint = f"{hint}; written all the same: {listed}"
     return PartlyWritten("; ".join(error.message for error in failed), hint=hint)
+
+
+def unwritable(error: OSError) -> CannotWrite:
+    """Returns what the user is told of an output that takes no more."""
+    why = error.strerror or error
+    return CannotWrite(
+        f"standard output cannot be written: {visible(str(why))}",
+        hint="free some space, or send it somewhere else",
+    )
+
+
+def abandon() -> None:
+    """Sends to nowhere what standard output still holds and is yet to get.
+
+    The interpreter would fail on it once more in its last flush.
+    """
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vgaudit.cli import ranked
-from vgaudit.cli.delivery import Step, hand_out, with_report
+from vgaudit.cli.delivery import Step, abandon, hand_out, unwritable, with_report
 from vgaudit.errors import BadConfig, CannotLoad, CannotWrite, VgauditError
 from vgaudit.findings import Report
 from vgaudit.plain import nearest, visible
@@ -285,13 +285,20 @@ def show(text: str) -> None:
 
     Raises:
         BrokenPipeError: nobody reads it any more.
+        CannotWrite: it takes no more, as a file on a full disk.
     """
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         text = ascii_only(text)
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        abandon()
+        raise unwritable(error) from error
 
 
 def look(*, top: int, verbose: bool) -> Look:
