@@ -21,6 +21,11 @@ SCHEMA = 3
 CURRENT, PREVIOUS, LOCK = "checkpoint.pt", "checkpoint.previous.pt", "lock"
 _PART = ".vgaudit-part"
 
+CONTENTS = "contents of the data"
+VALID_CONTENTS = "contents of the validation data"
+_LATER = ("--output", CONTENTS, VALID_CONTENTS)
+"""What checkpoints of older versions do not name; hashes are empty where none is."""
+
 
 class Interrupted(Exception):
     """A training that was asked to end, after its checkpoint was written."""
@@ -157,8 +162,12 @@ def _check_schema(state: Mapping[str, Any], path: Path) -> None:
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns what differs between the training of a checkpoint and this one."""
-    names = dict.fromkeys([*stored, *now])
+    """Returns what differs between the training of a checkpoint and this one.
+
+    What one of them does not know of itself is not compared.
+    """
+    unknown = {name for name in _LATER if "" in (stored.get(name, ""), now.get(name))}
+    names = [n for n in dict.fromkeys([*stored, *now]) if n not in unknown]
     pairs = {name: (_told(stored.get(name)), _told(now.get(name))) for name in names}
     return [
         f"{name}: {old} in the checkpoint, {new} now"

@@ -57,6 +57,7 @@ class Course:
         watcher: told of every step.
         crew: the processes that train together.
         loose: some parameters may get no gradient in some step.
+        output: index or key of the output that is looked at; None for all of it.
     """
 
     feed: Feed
@@ -66,6 +67,7 @@ class Course:
     watcher: Watcher = field(default_factory=Deaf)
     crew: Crew = ALONE
     loose: bool = False
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from vgaudit.retraining import RetrainOptions
+from vgaudit.training.checkpoint import CONTENTS, VALID_CONTENTS
+from vgaudit.training.contents import contents
 from vgaudit.training.course import Course
 from vgaudit.training.weights import digest, form
 
@@ -37,7 +39,10 @@ def identity(
         "tensors of the model": _summary(form(model)),
         "weights of the model": digest(model)[:16],
         **asked,
+        "--output": course.output,
         "data": feed.train.spec,
+        CONTENTS: contents(feed.train),
+        VALID_CONTENTS: "" if feed.valid is feed.train else contents(feed.valid),
         "training samples": feed.split.train,
         "validation samples": feed.split.valid,
         "samples of a step": feed.size,

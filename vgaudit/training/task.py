@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,17 +110,14 @@ def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
     before = measurement.audit(model, task.target) if crew.first else None
     prepared = methods.entry(options).prepare(model, look, options)
     prepared.model.to(home)
-
-    # What a method freezes of a model that trained whole is still transport.
-    unfreeze = task.probe.unfreeze or all(p.requires_grad for p in model.parameters())
-    measured = dataclasses.replace(task.probe, unfreeze=unfreeze)
-
-    def scan(trained: nn.Module) -> GradientFlow:
-        return probe(trained, look, loss=loss, options=measured)
-
-    loose = crew.any(before is not None and _is_loose(before.flow))
     course = Course(
-        feed=fed, loss=loss, device=device, scan=scan, crew=crew, loose=loose
+        feed=fed,
+        loss=loss,
+        device=device,
+        scan=_scanning(task, model, look, loss),
+        crew=crew,
+        loose=crew.any(before is not None and _is_loose(before.flow)),
+        output=task.probe.output,
     )
     around.say(f"training with {options.method}")
     trained = Campaign(course, prepared, options, around).run()
@@ -135,6 +133,16 @@ def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
     around.say("measuring after")
     model = prepared.model
     return Finished(model, _proved(record, measurement, model, task.target))
+
+
+def _scanning(
+    task: Task, model: nn.Module, look: Sequence[Batch], loss: Loss
+) -> Callable[[nn.Module], GradientFlow]:
+    """Returns what measures a trained model on a few batches."""
+    # What a method freezes of a model that trained whole is still transport.
+    unfreeze = task.probe.unfreeze or all(p.requires_grad for p in model.parameters())
+    measured = dataclasses.replace(task.probe, unfreeze=unfreeze)
+    return lambda trained: probe(trained, look, loss=loss, options=measured)
 
 
 def _proved(

@@ -53,9 +53,14 @@ def digest(model: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in _tensors(model):
         found.update(name.encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        found.update(flat.numpy().tobytes())
+        found.update(raw(tensor))
     return found.hexdigest()
+
+
+def raw(tensor: Tensor) -> memoryview:
+    """Returns the bytes of a tensor, without a copy where it lies in main memory."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return flat.numpy().data
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
