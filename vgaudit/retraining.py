@@ -115,7 +115,7 @@ class Epoch:
     """One pass over the training data.
 
     Attributes:
-        number: from 1; 0 is the model before training.
+        number: from 1; 0 is the model as it came.
         steps: optimizer steps taken so far, all epochs together.
         train_loss: mean over the epoch; None for epoch 0.
         valid_loss: on the validation split; None without one.
@@ -182,6 +182,9 @@ class Run:
         failed: why nothing came of a control, or empty; its epochs are then those
             before that, and tell nothing of its method.
         judged: validation samples behind the scores of the kept epoch.
+        converted: the model after the conversion that the method needs and before
+            training, numbered 0 too; None where nothing was converted. Epoch 0 is
+            the model as it came then.
     """
 
     name: str
@@ -191,6 +194,7 @@ class Run:
     notes: tuple[str, ...] = ()
     failed: str = ""
     judged: int = 0
+    converted: Epoch | None = None
 
     @property
     def kept(self) -> Epoch:

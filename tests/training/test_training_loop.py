@@ -324,7 +324,7 @@ def test_a_readout_moves_the_last_layer_alone() -> None:
 
 
 def test_adact_converts_first_and_its_control_does_not() -> None:
-    done = trained(net(), options("adact", controls=("adam",)))
+    done = trained(net(), options("adact", lr=0.01, controls=("adam:lr=0.001",)))
     alone = record(net(), options("adam"))
 
     assert any(isinstance(m, PiecewiseLinear) for m in done.model.modules())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def test_ranks_take_the_steps_of_one_process(kind, parallel, ranks) -> None:
 
     assert_same(found[0], alone("mlp", kind))
     assert any(f"{ranks} processes ({parallel}" in n for n in found[0]["notes"])
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_ranks_give_back_the_model_as_it_came(parallel) -> None:
+    given = options("adact", epochs=2, batch_size=15, lr=1e-9)
+    expected = work.answer("mlp", given)
+    found = together(work.share, 2, "mlp", replace(given, parallel=parallel))
+
+    assert expected["best"] == 0
+    assert_same(found[0], expected)
+    assert found[0]["converted"] == pytest.approx(expected["converted"], rel=1e-5)
+    assert found[0]["converted"] != pytest.approx(found[0]["scores"][0][0], rel=1e-3)
 
 
 @pytest.mark.slow

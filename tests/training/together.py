@@ -88,6 +88,7 @@ def answer(
         "scores": [(epoch.valid_loss, epoch.metric) for epoch in run.epochs],
         "layers": [[(g.layer, g.rms) for g in epoch.layers] for epoch in run.epochs],
         "attenuation": [epoch.attenuation for epoch in run.epochs],
+        "converted": run.converted and run.converted.valid_loss,
         "steps": run.epochs[-1].steps,
         "skipped": sum(epoch.skipped for epoch in run.epochs),
         "best": run.best,

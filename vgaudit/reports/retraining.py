@@ -10,16 +10,17 @@ from typing import Any
 from vgaudit.compare import Comparison
 from vgaudit.errors import CannotLoad
 from vgaudit.plain import to_plain, visible
-from vgaudit.reports import epochs, html
+from vgaudit.reports import beside, epochs, html
 from vgaudit.reports.comparison import SCHEMA_VERSION, comparison_lines
 from vgaudit.reports.json import schema as schema_of
 from vgaudit.reports.runs import (
     Row,
+    heads,
     number_cell,
     side_by_side,
     told,
 )
-from vgaudit.retraining import Against, Epoch, Retraining, Run
+from vgaudit.retraining import Epoch, Retraining, Run
 from vgaudit.rules.wording import count
 from vgaudit.typed import Mismatch, typed
 
@@ -61,7 +62,8 @@ def render(
         }
         return json.dumps(record, allow_nan=False, indent=1) + "\n"
     lines = [*_head(done), "", *epochs.rows(done, top), "", *_runs(done)]
-    lines += _verdicts(done)
+    said = beside.sentences(done)
+    lines += ["", *said] if said else []
     if comparison is not None:
         lines += ["", "gradient health", *comparison_lines(comparison, top)]
     lines += ["", *_closing(done, resume)]
@@ -107,9 +109,14 @@ def _record(done: Retraining) -> dict[str, Any]:
 def _run(run: Run) -> dict[str, Any]:
     return {
         **to_plain(run),
-        "epochs": [{**to_plain(e), **_derived(e)} for e in run.epochs],
+        "epochs": [_epoch(epoch) for epoch in run.epochs],
+        "converted": None if run.converted is None else _epoch(run.converted),
         **_derived(run),
     }
+
+
+def _epoch(epoch: Epoch) -> dict[str, Any]:
+    return {**to_plain(epoch), **_derived(epoch)}
 
 
 def _derived(value: Epoch | Run) -> dict[str, Any]:
@@ -143,11 +150,10 @@ def _head(done: Retraining) -> Iterator[str]:
 
 def _runs(done: Retraining) -> Iterator[str]:
     """Yields the figures of the kept epochs side by side, from the same start."""
-    runs = (done.run, *done.controls)
-    names = [visible(run.name, length=COLUMN - 1) for run in runs]
-    for row in (Row("", ("before", *names)), *side_by_side(done)):
+    names = tuple(visible(name, length=COLUMN - 1) for name in heads(done))
+    for row in (Row("", names), *side_by_side(done)):
         yield f"{row.label:<{LABEL}}" + "".join(f"{x:>{COLUMN}}" for x in row.cells)
-    for run in runs:
+    for run in (done.run, *done.controls):
         yield from _figures(run)
 
 
@@ -163,50 +169,6 @@ def _figures(run: Run) -> Iterator[str]:
         cells = (number_cell(epoch.figures.get(name)) for _, epoch in shown)
         row = "".join(f"{cell:>{WIDE}}" for cell in cells)
         yield f"  {visible(name):<{LABEL - 2}}{row}"
-
-
-def _verdicts(done: Retraining) -> list[str]:
-    found = [verdict(done, judged) for judged in done.against]
-    if done.run.best == 0 and not done.early:
-        found.append(
-            "no epoch was better than the model as it came: its weights were kept"
-        )
-    if not done.controls and not done.early:
-        other = "centred-adam" if done.run.name == "sdagd" else "adam"
-        found.append(
-            f"trained without a control: --control {other} tells what the method adds"
-        )
-    return ["", *found] if found else []
-
-
-def verdict(done: Retraining, judged: Against) -> str:
-    """Returns one sentence on the treatment beside a control."""
-    ours, theirs = done.run.name, visible(judged.control)
-    failed = next((r.failed for r in done.controls if r.name == judged.control), "")
-    if failed:
-        why = visible(failed, length=200)
-        return f"{theirs} failed, and nothing can be compared with it: {why}"
-    if not judged.outcome or judged.difference is None:
-        return f"{ours} and {theirs} cannot be compared: there was no validation"
-    figures = _difference(done, judged)
-    if judged.outcome == "better":
-        return f"{ours} is better than {theirs}: {figures}"
-    if judged.outcome == "worse":
-        return f"{ours} is worse than {theirs}: {figures}; train with {theirs} instead"
-    return f"{ours} is no better than {theirs}: {figures}"
-
-
-def _difference(done: Retraining, judged: Against) -> str:
-    assert judged.difference is not None
-    if done.metric == "accuracy":
-        text = f"{_signed(100 * judged.difference)} points of accuracy"
-        if judged.uncertainty is not None:
-            samples = f"{judged.samples or done.split.valid:,} samples"
-            text += f" (± {100 * judged.uncertainty:.1f} on {samples})"
-        return text
-    if done.metric:
-        return f"{_signed(judged.difference, digits=4)} of {done.metric}"
-    return f"{_signed(judged.difference, digits=4)} of validation loss"
 
 
 def _closing(done: Retraining, resume: str) -> Iterator[str]:
@@ -225,7 +187,3 @@ def _closing(done: Retraining, resume: str) -> Iterator[str]:
         yield "written: " + ", ".join(visible(name) for name in done.written)
     else:
         yield "nothing was written; -o OUT.safetensors writes the trained model"
-
-
-def _signed(value: float, *, digits: int = 1) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")

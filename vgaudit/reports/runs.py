@@ -22,15 +22,24 @@ MEANING = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure: of the model as it came, and of the kept epoch of each run."""
+    """One figure, below what ``heads`` returns."""
 
     label: str
     cells: tuple[str, ...]
 
 
+def heads(done: Retraining) -> tuple[str, ...]:
+    """Returns what stands side by side: the model as it came, then the runs.
+
+    Between them what a conversion alone made of it, where there was one.
+    """
+    names = (run.name for run in (done.run, *done.controls))
+    return ("before", *(["converted"] if done.run.converted else []), *names)
+
+
 def side_by_side(done: Retraining) -> list[Row]:
-    """Returns the figures of the kept epochs, the model as it came first."""
-    rows = []
+    """Returns the figures below ``heads``, of each run those of its kept epoch."""
+    rows, converted = [], done.run.converted
     if done.metric:
         rows.append(_row(done, done.metric, lambda e: metric_cell(e.metric, done)))
     rows += [
@@ -40,20 +49,27 @@ def side_by_side(done: Retraining) -> list[Row]:
         _row(
             done, "gradient uniformity, decades", lambda e: decades_cell(e.uniformity)
         ),
-        _row(done, "epoch", lambda e: str(e.number)),
+        _row(done, "epoch", lambda e: NOTHING if e is converted else str(e.number)),
     ]
     runs = (done.run, *done.controls)
+    untrained = (NOTHING,) * len(_untrained(done))
     wander = (decades_cell(run.wander, 2) for run in runs)
-    rows.append(Row("gradient wander, decades", (NOTHING, *wander)))
+    rows.append(Row("gradient wander, decades", (*untrained, *wander)))
     seconds = (f"{sum(e.seconds for e in run.epochs):.1f}" for run in runs)
-    rows.append(Row("seconds", (NOTHING, *seconds)))
+    rows.append(Row("seconds", (*untrained, *seconds)))
     return rows
+
+
+def _untrained(done: Retraining) -> list[Epoch]:
+    """Returns the model as it came, and converted where it was."""
+    converted = done.run.converted
+    return [done.run.epochs[0], *([converted] if converted is not None else [])]
 
 
 def _row(done: Retraining, label: str, of: Callable[[Epoch], str]) -> Row:
     runs = (done.run, *done.controls)
     cells = (FAILED if run.failed else of(run.kept) for run in runs)
-    return Row(label, (of(done.run.epochs[0]), *cells))
+    return Row(label, (*map(of, _untrained(done)), *cells))
 
 
 def told(run: Run) -> tuple[tuple[str, Epoch], ...]:
@@ -80,6 +96,13 @@ def metric_cell(value: float | None, done: Retraining) -> str:
     if value is None:
         return NOTHING
     return f"{100 * value:.1f} %" if done.metric == "accuracy" else f"{value:.4f}"
+
+
+def score_cell(epoch: Epoch, done: Retraining) -> str:
+    """Returns the metric of an epoch; the validation loss where there is none."""
+    if done.metric:
+        return metric_cell(epoch.metric, done)
+    return number_cell(epoch.valid_loss)
 
 
 def decades_cell(value: float | None, digits: int = 1) -> str:

@@ -14,12 +14,12 @@ from vgaudit.data.seeding import private_random
 from vgaudit.errors import BadConfig, CannotWrite
 from vgaudit.retraining import Progress, RetrainOptions, Run
 from vgaudit.training import methods
-from vgaudit.training.checkpoint import Interrupted, RunFolder, differences
+from vgaudit.training.checkpoint import ANEW, Interrupted, RunFolder, differences
 from vgaudit.training.course import Course, Diverged, Plan
 from vgaudit.training.failing import endings, failed
 from vgaudit.training.identity import identity
 from vgaudit.training.method import Prepared
-from vgaudit.training.runner import Runner
+from vgaudit.training.runner import Runner, converted_of
 from vgaudit.training.standing import epoch_of
 from vgaudit.training.weights import put, snapshot
 from vgaudit.treatments.copying import copied
@@ -54,12 +54,15 @@ class Trained:
     """What came of a training.
 
     Attributes:
+        model: with the kept weights: what was trained, or the model as it came where
+            that had to be converted and no epoch was better.
         run, controls: the records; of an interrupted training what there is.
         interrupted: it was asked to end.
         at: how far it was then.
         notes: statements for the user.
     """
 
+    model: nn.Module
     run: Run
     controls: tuple[Run, ...] = ()
     interrupted: bool = False
@@ -99,13 +102,13 @@ class Campaign:
         around: Surroundings,
     ) -> None:
         self._course = dataclasses.replace(course, watcher=self)
-        self._model = prepared.model
+        self._model, self._came = prepared.model, prepared.came
         self._around = around
         self._plans = _plans(options, prepared.model)
         self._untrained: nn.Module | None = None
         if len(self._plans) > 1:
             # Copied before any method has touched it, and kept in main memory.
-            given = prepared.model if prepared.control is None else prepared.control
+            given = prepared.model if prepared.came is None else prepared.came
             self._untrained = copied(given)[0].cpu()
         self._crew = course.crew
         # Both are asked of the first rank, which alone has the folder.
@@ -118,7 +121,7 @@ class Campaign:
         self._notes: list[str] = []
 
     def run(self) -> Trained:
-        """Trains everything, and leaves the treated weights in the prepared model.
+        """Trains everything, and leaves the treated weights in the model it returns.
 
         Raises:
             VgauditError: a method or the model fails, or the checkpoint is of another
@@ -132,20 +135,24 @@ class Campaign:
                     current = None
             except Interrupted:
                 return self._interrupted()
-        if self._state.kept and self._crew.first:
-            put(self._model, self._state.kept)
         first, *rest = self._state.done
+        came = self._came if first.best == 0 else None
+        model = self._model if came is None else came
+        if self._state.kept and self._crew.first:
+            put(model, self._state.kept)
         notes = (*self._notes, *endings(rest))
-        return Trained(run=first, controls=tuple(rest), notes=notes)
+        return Trained(model=model, run=first, controls=tuple(rest), notes=notes)
 
     def _train(self, plan: Plan, state: Mapping[str, Any] | None) -> None:
         if self._state.done:
             done = self._control(plan, state)
         else:
-            self._runner = Runner(self._course, plan, self._model, state=state)
+            self._runner = Runner(
+                self._course, plan, self._model, state=state, came=self._came
+            )
             done = self._runner.run()
             if self._crew.first and (len(self._plans) > 1 or self._saves):
-                self._state.kept = snapshot(self._model)
+                self._state.kept = snapshot(self._runner.delivered)
         self._runner = None
         self._state.done.append(done)
         self._keep()
@@ -241,7 +248,7 @@ class Campaign:
         if found:
             raise BadConfig(
                 f"the checkpoint is of another training: {'; '.join(found)}",
-                hint="resume with the command that began it, or leave out --resume",
+                hint=f"resume with the command that began it; {ANEW}",
             )
         self._notes += [note] if note else []
         return state
@@ -250,6 +257,7 @@ class Campaign:
         assert self._runner is not None
         runs = [*self._state.done, self._runner.record()]
         return Trained(
+            model=self._model,
             run=runs[0],
             controls=tuple(runs[1:]),
             interrupted=True,
@@ -280,4 +288,5 @@ def _plans(options: RetrainOptions, model: nn.Module) -> tuple[Plan, ...]:
 
 def _run_of(values: Mapping[str, Any]) -> Run:
     epochs = tuple(epoch_of(epoch) for epoch in values["epochs"])
-    return Run(**{**values, "epochs": epochs, "notes": tuple(values["notes"])})
+    found = {"epochs": epochs, "notes": tuple(values["notes"])}
+    return Run(**{**values, **found, "converted": converted_of(values)})

@@ -141,10 +141,11 @@ class Crew:
             return
         with self._group.failing(), torch.no_grad():
             for tensor in tensors:
+                data = tensor.detach().contiguous()
                 # As bytes: no backend knows all types.
-                data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-                torch.distributed.broadcast(data, 0)
-                tensor.copy_(data.view(tensor.dtype).reshape(tensor.shape))
+                torch.distributed.broadcast(data.reshape(-1).view(torch.uint8), 0)
+                if data.data_ptr() != tensor.data_ptr():
+                    tensor.copy_(data)
 
 
 ALONE = Crew()

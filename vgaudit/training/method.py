@@ -167,13 +167,13 @@ class Prepared:
     Attributes:
         model: what is trained; another object where it had to be converted.
         notes: what was done, for the user.
-        control: what the controls train, where that is not a copy of ``model``: the
-            model as it came, if the conversion is part of the treatment.
+        came: the model as it came, if ``model`` is a conversion of it, which is part
+            of the treatment then: it is epoch 0, and what the controls train.
     """
 
     model: nn.Module
     notes: tuple[str, ...] = ()
-    control: nn.Module | None = None
+    came: nn.Module | None = None
 
 
 def as_it_is(

@@ -141,7 +141,7 @@ def with_activations(
         f"the model had no trainable activation: {len(treated.edits)} were converted "
         "to piecewise linear ones first, as by `vgaudit convert --to adact`"
     )
-    return Prepared(treated.model, (note, *treated.notes), control=model)
+    return Prepared(treated.model, (note, *treated.notes), came=model)
 
 
 def _without_adact(model: nn.Module) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vgaudit.conversion import Edit
-from vgaudit.errors import CannotWrite
+from vgaudit.errors import CannotLoad, CannotWrite
 from vgaudit.plain import visible
 from vgaudit.treatments import Origin, save
 from vgaudit.treatments import recipe as recipes
@@ -52,7 +52,7 @@ def write(
     """Writes a trained model whole or not at all, and returns the files.
 
     A model that was converted gets its recipe beside it; another one is bare
-    weights, to be opened with ``--arch``.
+    weights, to be opened with ``--arch``, and no recipe of replaced ones stays there.
 
     Raises:
         CannotWrite: the place is taken or full, or the file reads back differently.
@@ -67,7 +67,31 @@ def write(
     with replacing(path) as part:
         save_file(tensors, part, metadata={"format": "pt"})
         _compare(part, tensors)
+    _forget_recipe(path)
     return (str(path),)
+
+
+def _forget_recipe(path: Path) -> None:
+    """Removes the recipe of the weights that were replaced; it fits these no more.
+
+    Raises:
+        CannotWrite: it cannot be removed.
+    """
+    beside = recipes.beside(path)
+    if not beside.is_file():
+        return
+    try:
+        recipes.parse(beside)
+    except CannotLoad:
+        return  # a file of somebody else
+    try:
+        beside.unlink()
+    except OSError as error:
+        raise CannotWrite(
+            f"{visible(str(beside))} belongs to the weights that were replaced, and "
+            f"cannot be removed: {error.strerror}",
+            hint="remove it: the model opens with --arch alone",
+        ) from error
 
 
 def _edits(origin: Origin) -> tuple[Edit, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -10,17 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgaudit.errors import CannotRun, VgauditError
+from vgaudit.errors import CannotRun
 from vgaudit.flow import GradientFlow
 from vgaudit.retraining import Epoch, LayerGradient, Progress, Run
 from vgaudit.training import randomness
 from vgaudit.training.course import WAY_OUT, Course, Diverged, Plan, Watcher
+from vgaudit.training.judging import Judge
 from vgaudit.training.method import Method, Scores, Setup
-from vgaudit.training.metrics import metric_of, score
+from vgaudit.training.metrics import metric_of
 from vgaudit.training.recorder import Recorder, from_flow, weights_of
-from vgaudit.training.standing import Standing, restored
+from vgaudit.training.standing import Standing, epoch_of, restored
 from vgaudit.training.stepper import Stepper
-from vgaudit.training.trainee import Sharded, trainee
+from vgaudit.training.trainee import Sharded, Trainee, trainee
 from vgaudit.training.weights import put
 
 __all__ = ["MOST_SCANS", "Course", "Plan", "Runner", "Watcher"]
@@ -43,6 +45,8 @@ class Runner:
         model: on the device; trained in place. Where it is spread over processes, it
             stays whole in main memory, and has the kept weights in the end.
         state: of a run to continue, as from ``state_dict``.
+        came: the model as it came, where ``model`` is a conversion of it; stays as it
+            is. It is epoch 0 then.
 
     Attributes:
         diverged: it ended so, after an epoch that was worth keeping.
@@ -55,8 +59,11 @@ class Runner:
         model: nn.Module,
         *,
         state: Mapping[str, Any] | None = None,
+        came: nn.Module | None = None,
     ) -> None:
         self._course, self._plan, self._crew = course, plan, course.crew
+        self._came, self._converted = came, converted_of(state)
+        self._judge = Judge(course, self._note)
         options = plan.options
         self.diverged = False
         self._modes = [(module, module.training) for module in model.modules()]
@@ -99,15 +106,24 @@ class Runner:
                 steps=self._epochs * self._steps,
                 device=self._course.device,
                 observe=lambda: self._recorder.observe(),
-                validate=self._sure_scores if self._course.feed.judged else None,
+                validate=self._validate if self._course.feed.judged else None,
                 say=self._note,
                 crew=self._crew,
                 trainee=self._trainee,
             )
         )
 
+    @property
+    def delivered(self) -> nn.Module:
+        """What has the kept weights in the end: the model as it came, or the trained.
+
+        The same object, but for a model that was converted first.
+        """
+        came = self._came if self._standing.best == 0 else None
+        return self.model if came is None else came
+
     def run(self) -> Run:
-        """Trains to the end and leaves the kept weights in the model.
+        """Trains to the end and leaves the kept weights in ``delivered``.
 
         Raises:
             VgauditError: the model or the method fails, or it diverges before any epoch
@@ -118,7 +134,7 @@ class Runner:
         # What building a method takes, here or again after a resume, is no training.
         self._since = time.monotonic()
         if not standing.done:
-            self._close(0)
+            self._begin()
         try:
             self._train()
         except Diverged as error:
@@ -126,11 +142,11 @@ class Runner:
         else:
             last = standing.done[-1].number
             if standing.scores is None and standing.best != last:
-                self._take(last, None)
+                self._take(last, None, self._trainee)
             if self._method.finish():
                 self._close(standing.done[-1].number + 1, delivered=True)
         if self._crew.first:
-            put(self.model, standing.kept)
+            put(self.delivered, standing.kept)
         for module, mode in self._modes:
             module.training = mode
         return self.record()
@@ -174,21 +190,45 @@ class Runner:
             stopped=standing.stopped,
             notes=(*standing.notes, *standing.left_out()),
             judged=standing.scores.samples if standing.scores else 0,
+            converted=self._converted,
         )
+
+    def _begin(self) -> None:
+        """Records the model as it came, and what a conversion alone made of it."""
+        flow = self._judge.flow(self._trainee)
+        layers = self._first_layers(flow)
+        scores = self._judge.scores(self._trainee)
+        first, came = _untrained(flow, layers, scores), self._trainee
+        if self._came is not None:
+            self._converted = first
+            came = trainee(self._came, self._course, self._plan.options.parallel)
+            flow, layers = self._layers_of(came)
+            scores = self._judge.scores(came)
+            first = _untrained(flow, layers, scores)
+        self._standing.close(first)
+        self._since = time.monotonic()
+        self._take(0, scores, came)
+        self._judge_patience(0)
+
+    def _layers_of(
+        self, came: Trainee
+    ) -> tuple[GradientFlow | None, tuple[LayerGradient, ...]]:
+        """Returns a scan of the model as it came, and its layers."""
+        flow = self._judge.flow(came)
+        if flow is None:
+            return None, ()
+        names = {id(p): name for name, p in came.model.named_parameters()}
+        return flow, from_flow(flow, weights_of(came.model, flow), names)
 
     def _close(self, number: int, *, delivered: bool = False) -> None:
         """Validates and records an epoch, and keeps its weights if they are best."""
         standing = self._standing
-        trained = number > 0 and not delivered
-        layers = self._recorder.finish_epoch() if trained else ()
+        layers = () if delivered else self._recorder.finish_epoch()
         flow = self._scan(number, delivered=delivered)
-        if number == 0:
-            layers = self._first_layers(flow)
-        elif not layers and flow is not None:
+        if not layers and flow is not None:
             layers = from_flow(flow, self._weights, self._names)
             self._note(FROM_SCANS)
-        scores = self._scores()
-        attenuation = flow.attenuation if flow is not None else None
+        scores = self._judge.scores(self._trainee)
         spent = time.monotonic() - self._since
         standing.close(
             Epoch(
@@ -197,28 +237,28 @@ class Runner:
                 train_loss=standing.loss,
                 valid_loss=scores.loss if scores else None,
                 metric=scores.metric if scores else None,
-                lr=self._method.lr if number else None,
-                seconds=standing.spent + spent if number else 0.0,
+                lr=self._method.lr,
+                seconds=standing.spent + spent,
                 skipped=standing.skipped,
-                attenuation=attenuation.value if attenuation is not None else None,
+                attenuation=_attenuation(flow),
                 layers=layers,
-                figures=self._method.figures() if number else {},
+                figures=self._method.figures(),
             )
         )
-        self._run_seconds += spent if trained else 0.0
+        self._run_seconds += 0.0 if delivered else spent
         self._since = time.monotonic()
         # Where nothing is validated, an epoch that ends in steps that cannot be taken
         # may be the beginning of a divergence: it counts once the run has its end.
         unsure = scores is None and standing.in_row > 0
-        if delivered or number == 0 or (standing.is_better(scores) and not unsure):
-            self._take(number, scores)
+        if delivered or (standing.is_better(scores) and not unsure):
+            self._take(number, scores, self._trainee)
         self._judge_patience(number)
 
-    def _take(self, number: int, scores: Scores | None) -> None:
-        """Keeps the present weights as those of the best epoch."""
+    def _take(self, number: int, scores: Scores | None, trainee: Trainee) -> None:
+        """Keeps the present weights of a model as those of the best epoch."""
         standing = self._standing
         standing.best, standing.scores = number, scores
-        standing.kept = self._trainee.weights()
+        standing.kept = trainee.weights()
 
     def _judge_patience(self, number: int) -> None:
         standing, patience = self._standing, self._plan.options.patience
@@ -245,54 +285,10 @@ class Runner:
     def _scan(self, number: int, *, delivered: bool) -> GradientFlow | None:
         every = max(1, math.ceil(self._epochs / MOST_SCANS))
         due = number % every == 0 or number == self._epochs or delivered
-        if self._course.scan is None or not due:
-            return None
-        shown = self._trainee.show()
-        if not self._crew.first:
-            return None
-        try:
-            return self._course.scan(shown)
-        except VgauditError as error:
-            self._note(f"the attenuation was not measured: {error.message}")
-            return None
+        return self._judge.flow(self._trainee) if due else None
 
-    def _scores(self) -> Scores | None:
-        """Returns the validation scores as the model is; None without validation.
-
-        Raises:
-            CannotRun: no validation sample can be used.
-        """
-        held = self._course.feed.judged
-        if not held:
-            return None
-        scores = self._score()
-        if scores is None:
-            raise CannotRun(
-                f"no validation sample is usable: all {held} hold NaN or infinity, or "
-                "cannot be read",
-                hint="look at how the data is read and scaled",
-            )
-        if scores.samples < held:
-            self._note(
-                f"{held - scores.samples} of {held} validation samples hold NaN or "
-                "infinity, or cannot be read: every score is without them"
-            )
-        return scores
-
-    def _score(self) -> Scores | None:
-        course, crew = self._course, self._crew
-        self._trainee.settle()
-        model, loss = self._trainee.model, course.loss
-        if isinstance(self._trainee, Sharded):
-            # Each pass gathers the weights of all ranks: all run the same batches.
-            return score(model, course.feed.validation(), loss, course.device)
-        batches = course.feed.validation(crew.part)
-        return score(model, batches, loss, course.device, crew=crew)
-
-    def _sure_scores(self) -> Scores:
-        scores = self._scores()
-        assert scores is not None
-        return scores
+    def _validate(self) -> Scores:
+        return self._judge.sure_scores(self._trainee)
 
     def _note(self, sentence: str) -> None:
         if sentence not in self._standing.notes:
@@ -332,8 +328,37 @@ class Runner:
         return {
             "standing": standing,
             "model": self._trainee.weights(),
+            "converted": self._converted and dataclasses.asdict(self._converted),
             "method": self._method.state_dict(),
             "layers": list(self._weights),
             "recorder": self._recorder.state_dict(),
             "random": self._crew.all_of(randomness.states()),
         }
+
+
+def converted_of(values: Mapping[str, Any] | None) -> Epoch | None:
+    """Returns what a conversion alone made of a model, from a state or a record."""
+    found = None if values is None else values.get("converted")
+    return None if found is None else epoch_of(found)
+
+
+def _untrained(
+    flow: GradientFlow | None, layers: tuple[LayerGradient, ...], scores: Scores | None
+) -> Epoch:
+    """Returns the record of a model before any training."""
+    return Epoch(
+        number=0,
+        steps=0,
+        train_loss=None,
+        valid_loss=scores.loss if scores else None,
+        metric=scores.metric if scores else None,
+        lr=None,
+        seconds=0.0,
+        attenuation=_attenuation(flow),
+        layers=layers,
+    )
+
+
+def _attenuation(flow: GradientFlow | None) -> float | None:
+    found = flow.attenuation if flow is not None else None
+    return None if found is None else found.value

@@ -127,12 +127,12 @@ def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
     if trained.interrupted:
         place = str(around.folder.path) if around.folder is not None else ""
         early = dataclasses.replace(record, early=_early(trained.at), checkpoint=place)
-        return Finished(prepared.model, early)
+        return Finished(trained.model, early)
     if not crew.first:
-        return Finished(prepared.model, record)
+        return Finished(trained.model, record)
     around.say("measuring after")
-    model = prepared.model
-    return Finished(model, _proved(record, measurement, model, task.target))
+    proved = _proved(record, measurement, trained.model, task.target)
+    return Finished(trained.model, proved)
 
 
 def _scanning(

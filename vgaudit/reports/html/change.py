@@ -17,7 +17,7 @@ from vgaudit.reports.charts.figure import Figure, Grid, called, figure
 from vgaudit.reports.html.findings import Shown, shown
 from vgaudit.reports.html.headline import learned, moved
 from vgaudit.reports.moved import counted
-from vgaudit.reports.runs import MEANING, number_cell, side_by_side, told
+from vgaudit.reports.runs import MEANING, heads, number_cell, side_by_side, told
 from vgaudit.reports.transport import line_of
 from vgaudit.retraining import Against, Retraining
 from vgaudit.rules.wording import count, number, percent
@@ -277,20 +277,20 @@ def _beside(done: Retraining) -> Iterator[Table]:
     if not done.run.epochs:
         return
     runs = (done.run, *done.controls)
-    columns = ("", "#before", *(f"#{called(run.name)}" for run in runs))
+    columns = ("", *(f"#{called(name)}" for name in heads(done)))
     rows = tuple((row.label, *row.cells) for row in side_by_side(done))
     yield Table("The kept epoch of each run", Grid(columns, rows, MEANING))
     for run in runs:
         shown = told(run)
         names = dict.fromkeys(name for _, epoch in shown for name in epoch.figures)
-        heads = ("", *(f"#{head}" for head, _ in shown))
+        columns = ("", *(f"#{head}" for head, _ in shown))
         cells = tuple(
             (called(name), *(number_cell(e.figures.get(name)) for _, e in shown))
             for name in names
         )
         if cells:
             yield Table(
-                f"What {called(run.name)} reports of itself", Grid(heads, cells)
+                f"What {called(run.name)} reports of itself", Grid(columns, cells)
             )
 
 

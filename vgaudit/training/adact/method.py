@@ -163,7 +163,7 @@ def prepare(
         "the classic solver lowers the squared error to the targets (classes one-hot); "
         "the loss is reported beside it"
     )
-    return Prepared(prepared.model, (*prepared.notes, note), control=prepared.control)
+    return Prepared(prepared.model, (*prepared.notes, note), came=prepared.came)
 
 
 def turns(_model: nn.Module, _options: RetrainOptions) -> int:
