@@ -33,8 +33,11 @@ class Loss:
         name: as the report states it.
         function: raises ``CannotRun`` where no gradient can come of the value.
         note: why this loss was chosen, where vgaudit chose it.
+        divisor: what the mean over a batch divides by, from its labels; None for the
+            number of samples.
     """
 
     name: str
     function: Callable[[Any, Any], Tensor]
     note: str = ""
+    divisor: Callable[[Tensor], float] | None = None

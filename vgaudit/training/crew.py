@@ -2,7 +2,7 @@
 
 Every rank draws its share of the same batch, whose order is a function of seed and
 epoch. So several ranks take the step that one process would take on the whole batch,
-to rounding: each mean loss is weighted by the samples behind it.
+to rounding: each mean loss is weighted by the labels, or samples, behind it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vgaudit.data.batch import Batch
-from vgaudit.data.losses import settled
+from vgaudit.data.losses import counted, mean_of, settled
 from vgaudit.errors import CannotRun, VgauditError
 from vgaudit.optim.sharding import local
 from vgaudit.probe.forward import failed_call, is_out_of_memory
@@ -102,10 +102,14 @@ class GradientTraining:
         """Adds the gradient of the mean loss, part by part, and returns the loss."""
         total: Tensor | None = None
         pieces = list(split(batch, parts))
-        for number, part in enumerate(pieces, start=1):
+        counts = [counted(self._setup.loss, part) for part in pieces]
+        whole = sum(counts)
+        for number, (part, count) in enumerate(zip(pieces, counts, strict=True), 1):
             last = number == len(pieces)
+            # Also a part in which nothing counts is one operation of all ranks.
+            share = weight * count / whole if count else 0.0
             with contextlib.nullcontext() if last else self._trainee.gathering():
-                found = self._part(part, weight * part.size / batch.size, len(pieces))
+                found = self._part(part, share, len(pieces))
             total = found if total is None else total + found
         self._scaler.unscale_(self._optimizer)
         return float("nan") if total is None else float(total)
@@ -120,7 +124,10 @@ class GradientTraining:
         """
         with self._autocast():
             output = self._forward(part)
-            loss = self._setup.loss.function(output, part.labels)
+            if share:
+                loss = self._setup.loss.function(output, part.labels)
+            else:
+                loss = mean_of(self._setup.loss, output, part)
         if share != 1.0:
             loss = loss * share
         if self._watch is not None:

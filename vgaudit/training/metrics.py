@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
-from vgaudit.data.losses import settled
+from vgaudit.data.losses import counted, settled
 from vgaudit.data.losses.compare import IGNORED, classify
 from vgaudit.data.losses.outputs import main_output
 from vgaudit.data.seeding import private_random
@@ -185,20 +186,23 @@ def score(
     """Returns how good a model is on batches; None where there is none.
 
     The model runs in eval mode and is left in the mode it was in; random states of
-    torch, Python and numpy stay. A crew has the scores of all its ranks' batches.
+    torch, Python and numpy stay. A crew has the scores of all its ranks' batches. The
+    loss is the mean over all labels that count, NaN without any.
 
     Raises:
         CannotRun: the loss does not fit.
     """
     modes = [(module, module.training) for module in model.modules()]
-    total, samples = 0.0, 0
+    total, counts, samples = 0.0, 0.0, 0
     metric = _metric(loss)
     model.eval()
     try:
         with private_random(), torch.no_grad():
             for batch in batches:
                 output, labels = forward(model, batch, device)
-                total += float(loss.function(output, labels)) * batch.size
+                if count := counted(loss, batch):
+                    total += float(loss.function(output, labels)) * count
+                    counts += count
                 samples += batch.size
                 given, wanted = main_output(output), main_output(labels)
                 if metric is not None and given is not None and wanted is not None:
@@ -206,17 +210,19 @@ def score(
     finally:
         for module, training in modes:
             module.training = training
-    states = crew.all_of((total, samples, metric.state() if metric else ()))
+    own = metric.state() if metric else ()
+    states = crew.all_of((total, counts, samples, own))
     if crew.size > 1:
-        total, samples = sum(s[0] for s in states), sum(s[1] for s in states)
+        total, counts, samples = (sum(s[n] for s in states) for n in range(3))
         metric = _metric(loss)
-        for _, _, state in states:
+        for *_, state in states:
             if metric is not None:
                 metric.merge(state)
     if not samples:
         return None
     value = metric.value() if metric is not None else None
-    return Scores(loss=total / samples, metric=value, samples=samples)
+    mean = total / counts if counts else math.nan
+    return Scores(loss=mean, metric=value, samples=samples)
 
 
 def forward(model: nn.Module, batch: Batch, device: torch.device) -> tuple[Any, Any]:

@@ -24,7 +24,8 @@ class Standing:
         taken: optimizer steps, all epochs together.
         skipped: steps left out in this epoch. in_row: up to now, without a break.
         defect: why the last one was left out.
-        loss_sum, seen: sum of the losses of this epoch's samples, and their number.
+        loss_sum, seen: sum of this epoch's losses, and how many there are: one for
+            each label that counts, or for each sample.
         spent: seconds of this epoch before this process.
         best, scores, kept: the best epoch, how good it was, and its weights.
         stopped: why the run ended early, or empty.
@@ -39,7 +40,7 @@ class Standing:
     in_row: int = 0
     defect: str = ""
     loss_sum: float = 0.0
-    seen: int = 0
+    seen: float = 0
     spent: float = 0.0
     best: int = 0
     scores: Scores | None = None
@@ -53,13 +54,18 @@ class Standing:
         """Mean loss of this epoch so far."""
         return self.loss_sum / self.seen if self.seen else None
 
-    def take(self, loss: float, samples: int) -> None:
-        """Counts a step that was taken."""
+    def take(self, loss: float, counts: float) -> None:
+        """Counts a step that was taken.
+
+        Args:
+            loss: its mean.
+            counts: what that is the mean over.
+        """
         self.in_row = 0
         self.taken += 1
         if math.isfinite(loss):
-            self.loss_sum += loss * samples
-            self.seen += samples
+            self.loss_sum += loss * counts
+            self.seen += counts
 
     def skip(self, defect: str) -> None:
         """Counts a step that was left out."""
@@ -68,7 +74,7 @@ class Standing:
         self.defect = defect
 
     def left_out(self) -> Iterator[str]:
-        """Yields what to say of the steps that were left out."""
+        """Yields what to say of steps that were left out."""
         skipped = sum(epoch.skipped for epoch in self.done) + self.skipped
         if skipped:
             whole = skipped + self.taken

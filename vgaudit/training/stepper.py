@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
 from vgaudit.data.batch import Batch
+from vgaudit.data.losses import counted
 from vgaudit.errors import CannotRun
 from vgaudit.probe.forward import is_out_of_memory
 from vgaudit.probe.tensors import cast
@@ -89,31 +91,37 @@ class Stepper:
 
     def _step(self, drawn: Drawn, method: Method, trainee: Trainee) -> None:
         crew = self._course.crew
-        samples, bad = crew.sums(float(drawn.samples), float(bool(drawn.reason)))
+        own = 0.0
+        if drawn.batch is not None and drawn.counts:
+            own = counted(self._course.loss, drawn.batch)
+        samples, counts, bad = crew.sums(drawn.samples, own, bool(drawn.reason))
         if bad or drawn.batch is None:
             reasons = crew.all_of(drawn.reason)
             self._skip(next(reason for reason in reasons if reason))
             return
+        if not counts:
+            self._skip("the loss leaves out every label of the batch")
+            return
         device = self._course.device
         batch = drawn.batch if self._is_whole else moved(drawn.batch, device)
-        share = dataclasses.replace(drawn, batch=batch)
-        outcome = self._attempt(share, int(samples), method, trainee)
+        step = partial(
+            method.step, batch, rows=drawn.rows, weight=own * crew.size / counts
+        )
+        outcome = self._attempt(
+            batch, step, lambda: trainee.even(self._standing.parts, int(samples))
+        )
         if outcome.skipped:
             self._skip(outcome.skipped)
         else:
-            self._standing.take(outcome.loss, int(samples))
+            self._standing.take(outcome.loss, counts)
 
     def _attempt(
-        self, drawn: Drawn, samples: int, method: Method, trainee: Trainee
+        self, batch: Batch, step: Callable[..., StepOutcome], parts: Callable[[], int]
     ) -> StepOutcome:
         """Takes a step, in smaller parts as long as memory runs out."""
-        standing, batch = self._standing, drawn.batch
-        assert batch is not None
-        weight = drawn.samples * self._course.crew.size / samples
         while True:
             try:
-                parts = trainee.even(standing.parts, samples)
-                return method.step(batch, rows=drawn.rows, parts=parts, weight=weight)
+                return step(parts=parts())
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

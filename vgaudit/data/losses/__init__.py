@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgaudit.data.batch import Loss
+from vgaudit.data.batch import Batch, Loss
 from vgaudit.data.losses.choose import choose
 from vgaudit.data.losses.compare import LOSSES, check_range, matching_dim
+from vgaudit.data.losses.divisors import CLASSES, divisor_of
 from vgaudit.data.losses.made_up import RandomLabels
 from vgaudit.data.losses.outputs import main_output, own_loss
 from vgaudit.data.sources.factory import load_object, matches
@@ -20,8 +21,6 @@ from vgaudit.flow import DataFacts, GradientFlow
 from vgaudit.plain import nearest, visible
 
 Function = Callable[[Any, Any], Tensor]
-
-_CLASSES = ("cross-entropy", "nll")
 
 
 def resolve_loss(
@@ -46,7 +45,8 @@ def resolve_loss(
     """
     if callable(spec):
         name = getattr(spec, "__name__", type(spec).__name__)
-        return Loss(name, _checked(name, _guarded(name, spec)))
+        own = _checked(name, _guarded(name, spec))
+        return Loss(name, own, divisor=divisor_of(spec))
     if spec == "jacobian" or (spec in (None, "auto") and not labelled):
         return None
     if spec in (None, "auto"):
@@ -55,9 +55,11 @@ def resolve_loss(
         return _chosen(*first)
     assert spec is not None
     if spec in LOSSES:
-        return Loss(spec, _checked(spec, LOSSES[spec]))
+        return Loss(spec, _checked(spec, LOSSES[spec]), divisor=divisor_of(spec))
     if matches(spec):
-        return Loss(spec, _checked(visible(spec), _own_function(spec)))
+        found, told = _own_function(spec), visible(spec)
+        own = _checked(told, _guarded(told, found))
+        return Loss(spec, own, divisor=divisor_of(found))
     guess = nearest(spec, ["auto", "jacobian", *LOSSES])
     raise BadConfig(
         f"unknown loss '{visible(spec)}'",
@@ -77,7 +79,7 @@ def check_labels(output: Any, labels: Any, loss: Loss | None) -> None:
     given = main_output(output)
     if loss is None or given is None or not isinstance(labels, Tensor):
         return
-    if labels.is_floating_point() or loss.name not in (*_CLASSES, "auto"):
+    if labels.is_floating_point() or loss.name not in (*CLASSES, "auto"):
         return
     dim = matching_dim(given, labels)
     if dim is not None and given.shape[dim] > 1:
@@ -88,6 +90,30 @@ def settled(loss: Loss) -> Loss:
     """Returns what ``auto`` chose at its first call; another loss as it is."""
     function = loss.function
     return function.chosen or loss if isinstance(function, _Auto) else loss
+
+
+def counted(loss: Loss, batch: Batch) -> float:
+    """Returns what the mean of a loss over a batch divides by; 0 where nothing counts.
+
+    The weight of its mean among those of other batches.
+    """
+    divisor, labels = settled(loss).divisor, main_output(batch.labels)
+    if divisor is None or labels is None:
+        return float(batch.size)
+    return divisor(labels)
+
+
+def mean_of(loss: Loss, output: Any, batch: Batch) -> Tensor:
+    """Returns a loss; 0, with a gradient of 0, where no label of the batch counts.
+
+    There the mean itself is 0 / 0.
+    """
+    value = loss.function(output, batch.labels)
+    given = main_output(output)
+    if given is None or counted(loss, batch):
+        return value
+    everywhere = torch.ones((), dtype=torch.bool, device=given.device)
+    return given.masked_fill(everywhere, 0).sum()
 
 
 def settle(
@@ -120,7 +146,8 @@ class _Auto:
 
 def _chosen(output: Any, labels: Any) -> Loss:
     name, why = choose(output, labels)
-    return Loss(name, _checked(name, LOSSES[name]), f"loss {name}: {why}")
+    note = f"loss {name}: {why}"
+    return Loss(name, _checked(name, LOSSES[name]), note, divisor_of(name))
 
 
 def _own_function(spec: str) -> Function:
@@ -136,8 +163,8 @@ def _own_function(spec: str) -> Function:
             ) from None
     if not callable(found):
         raise BadConfig(f"{visible(spec)} is no function: {type(found).__name__}")
-
-    return _guarded(visible(spec), found)
+    own: Function = found
+    return own
 
 
 def _guarded(name: str, function: Function) -> Function:
@@ -199,4 +226,12 @@ def _why_no_gradient(output: Any) -> str:
     return "the loss itself detaches the output"
 
 
-__all__ = ["LOSSES", "check_labels", "resolve_loss", "settle", "settled"]
+__all__ = [
+    "LOSSES",
+    "check_labels",
+    "counted",
+    "mean_of",
+    "resolve_loss",
+    "settle",
+    "settled",
+]

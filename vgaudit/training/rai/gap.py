@@ -86,7 +86,7 @@ def forward_loss(relaxation: Relaxation, batch: Batch) -> float:
     model = relaxation.model
     with frozen(model):
         output = model(*batch.args, **batch.kwargs)
-    return float(relaxation.loss.function(output, batch.labels))
+    return float(relaxation.output_loss(output, batch))
 
 
 def _residual(value: Tensor, target: Tensor) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
 from vgaudit.data.batch import Batch, Loss
+from vgaudit.data.losses import mean_of
 from vgaudit.errors import CannotRewrite
 from vgaudit.probe.state import eager, prepare_mode
 from vgaudit.training.rai.cuts import Cuts
@@ -98,6 +99,25 @@ class Relaxation:
     ) -> None:
         self.model, self.cuts, self.loss = model, cuts, loss
         self.hidden = hidden or Hidden()
+        self._emphasis = 1.0
+
+    @contextmanager
+    def emphasising(self, factor: float) -> Iterator[None]:
+        """Multiplies the output loss alone by a factor.
+
+        In a part of a batch, by how many more of its labels count than of the batch's:
+        hidden losses are means over samples, and every sample counts.
+        """
+        before, self._emphasis = self._emphasis, factor
+        try:
+            yield
+        finally:
+            self._emphasis = before
+
+    def output_loss(self, output: Any, batch: Batch) -> Tensor:
+        """Returns the loss of an output, emphasised; 0 where no label counts."""
+        loss = mean_of(self.loss, output, batch)
+        return loss if self._emphasis == 1.0 else loss * self._emphasis
 
     def values(self, batch: Batch) -> list[Tensor]:
         """Returns ẑ_t of the ordinary forward pass, detached."""
@@ -126,7 +146,7 @@ class Relaxation:
 
         with self._splicing(relax):
             output = self.model(*batch.args, **batch.kwargs)
-        loss = self.loss.function(output, batch.labels)
+        loss = self.output_loss(output, batch)
         if self.hidden.reduction == "sum":
             loss = loss * batch.size
         return Losses(loss, hidden, values)

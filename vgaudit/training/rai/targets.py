@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vgaudit.data.batch import Batch
+from vgaudit.data.losses import counted
 from vgaudit.training.gradient import GradientTraining, split
 from vgaudit.training.method import Setup, StepOutcome
 from vgaudit.training.rai.gap import forward_loss, measure_gap
@@ -38,9 +39,14 @@ class TargetTraining(GradientTraining, ABC):
     def _backward(self, batch: Batch, parts: int, weight: float) -> float:
         self._parts = parts
         total, start = 0.0, 0
-        for part in split(batch, parts):
+        pieces = list(split(batch, parts))
+        counts = [counted(self._setup.loss, part) for part in pieces]
+        whole = sum(counts)
+        for part, count in zip(pieces, counts, strict=True):
             share = weight * part.size / batch.size
-            total += share * self._relaxed(part, start, share)
+            more = count * batch.size / (whole * part.size) if whole else 1.0
+            with self._relaxation.emphasising(more):
+                total += share * self._relaxed(part, start, share)
             start += part.size
         return total
 
