@@ -62,7 +62,7 @@ class Scores:
     """How good the model is on the validation samples.
 
     Attributes:
-        loss: mean over the samples.
+        loss: mean over all labels that count, or over the samples where all do.
         metric: accuracy or R²; None where neither fits.
         samples: how many.
     """
@@ -128,8 +128,8 @@ class Method(Protocol):
             parts: compute it in that many parts, so that less memory is needed; the
                 change of the model is that of the whole batch.
             weight: of the batch's mean loss, whose gradient is averaged over the crew:
-                its samples by those of a mean rank. Methods that need all samples
-                run in one process, where it is 1.
+                its labels that count, or samples, by those of a mean rank. Methods
+                that need all samples run in one process, where it is 1.
 
         Raises:
             VgauditError: the model or loss fail; the training ends.

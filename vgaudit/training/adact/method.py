@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from vgaudit.data.batch import Batch, Loss
-from vgaudit.data.losses import settled
+from vgaudit.data.losses import counted, mean_of, settled
 from vgaudit.errors import CannotRun
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training.adact.matching import features, linear_layers, parts_of
@@ -82,11 +82,13 @@ class Classic:
         """Returns the user's loss, hidden inputs and targets of all samples."""
         pieces = max(parts, math.ceil(batch.size / ROWS))
         loss, inputs, targets = 0.0, [], []
-        for part in split(batch, pieces):
+        parted = list(split(batch, pieces))
+        counts = [counted(self._setup.loss, part) for part in parted]
+        for part, count in zip(parted, counts, strict=True):
             x, output = features(self._setup.model, self._parts, part)
             # vgaudit's losses refuse outputs that no gradient could come of.
-            found = self._setup.loss.function(output.requires_grad_(), part.labels)
-            loss += found.item() * part.size / batch.size
+            found = mean_of(self._setup.loss, output.requires_grad_(), part)
+            loss += found.item() * count / sum(counts)
             inputs.append(x)
             targets.append(targets_of(self._setup.loss, part.labels, output.detach()))
         return loss, torch.cat(inputs), torch.cat(targets)
