@@ -17,13 +17,14 @@ from typer.main import get_command
 import vgaudit
 from tests.training.courses import Cliff, net, options, same, samples, trained
 from vgaudit.cli.app import app
-from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
+from vgaudit.errors import BadConfig, CannotLoad, CannotWrite, VgauditError
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training import methods, optimizers
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.checkpoint import CURRENT, PREVIOUS, RunFolder
 from vgaudit.training.identity import WORDS
 from vgaudit.training.method import Entry
+from vgaudit.training.retrain import folder_for
 from vgaudit.training.task import Finished
 
 CURVED = {"kappa": "100", "every": "3"}
@@ -125,6 +126,16 @@ def resumed(folder: RunFolder, asked: RetrainOptions) -> Finished:
         return trained(net(), asked, Surroundings(folder=folder, resume=True))
 
 
+def assert_way_out(error: VgauditError, folder: RunFolder) -> None:
+    """What the hint names must do: --force without --resume clears the folder."""
+    given, place = "--force in place of --resume", str(folder.path)
+    assert given in error.hint
+    with pytest.raises(BadConfig, match="holds an unfinished training"):
+        folder_for(None, place, resume=False, force=False)
+    folder_for(None, place, resume=False, force=True)
+    assert not folder.holds_checkpoint()
+
+
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(tmp_path) -> None:
     asked = options("adam")
     folder = interrupted(tmp_path / "run", asked)
@@ -160,8 +171,11 @@ def test_two_damaged_checkpoints_are_an_error(tmp_path) -> None:
     for name in (CURRENT, PREVIOUS):
         (tmp_path / "run" / name).write_bytes(b"PK nothing")
 
-    with pytest.raises(CannotLoad, match=r"there is no checkpoint to resume.*damaged"):
+    with pytest.raises(
+        CannotLoad, match=r"there is no checkpoint to resume.*damaged"
+    ) as caught:
         resumed(folder, asked)
+    assert_way_out(caught.value, folder)
 
 
 def test_another_training_is_refused_with_its_differences(tmp_path) -> None:
@@ -176,6 +190,7 @@ def test_another_training_is_refused_with_its_differences(tmp_path) -> None:
     around = Surroundings(folder=folder, resume=True)
     with folder.held(), pytest.raises(BadConfig, match="tensors of the model: 6"):
         trained(net(depth=3), options("adam"), around)
+    assert_way_out(caught.value, folder)
 
 
 def test_differences_are_told_in_words_of_the_command_line(tmp_path) -> None:
@@ -205,8 +220,11 @@ def test_another_schema_is_refused(tmp_path) -> None:
         state = torch.load(path, weights_only=True)
         torch.save({**state, "schema": 99}, path)
 
-    with pytest.raises(BadConfig, match="has schema 99, and this version reads 3"):
+    with pytest.raises(
+        BadConfig, match="has schema 99, and this version reads 3"
+    ) as caught:
         resumed(folder, options("adam"))
+    assert_way_out(caught.value, folder)
 
 
 def test_nothing_to_resume_begins_anew_and_says_so(tmp_path) -> None:

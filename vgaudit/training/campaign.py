@@ -14,7 +14,7 @@ from vgaudit.data.seeding import private_random
 from vgaudit.errors import BadConfig, CannotWrite
 from vgaudit.retraining import Progress, RetrainOptions, Run
 from vgaudit.training import methods
-from vgaudit.training.checkpoint import Interrupted, RunFolder, differences
+from vgaudit.training.checkpoint import ANEW, Interrupted, RunFolder, differences
 from vgaudit.training.course import Course, Diverged, Plan
 from vgaudit.training.failing import endings, failed
 from vgaudit.training.identity import identity
@@ -248,7 +248,7 @@ class Campaign:
         if found:
             raise BadConfig(
                 f"the checkpoint is of another training: {'; '.join(found)}",
-                hint="resume with the command that began it, or leave out --resume",
+                hint=f"resume with the command that began it; {ANEW}",
             )
         self._notes += [note] if note else []
         return state

@@ -21,6 +21,9 @@ SCHEMA = 3
 CURRENT, PREVIOUS, LOCK = "checkpoint.pt", "checkpoint.previous.pt", "lock"
 _PART = ".vgaudit-part"
 
+ANEW = "to begin anew, give --force in place of --resume, or remove the folder"
+"""The way on from checkpoints that are of no use."""
+
 CONTENTS = "contents of the data"
 VALID_CONTENTS = "contents of the validation data"
 _LATER = ("--output", CONTENTS, VALID_CONTENTS)
@@ -124,7 +127,7 @@ class RunFolder:
         raise CannotLoad(
             f"there is no checkpoint to resume in {shown}"
             + (f": {', '.join(reasons)}" if reasons else ""),
-            hint="leave out --resume to start from the beginning",
+            hint=ANEW,
         )
 
     def clear(self) -> None:
@@ -157,7 +160,7 @@ def _check_schema(state: Mapping[str, Any], path: Path) -> None:
         raise BadConfig(
             f"{visible(str(path))} has schema {visible(str(found))}, and this version "
             f"reads {SCHEMA}",
-            hint="resume with the version of vgaudit that wrote it, or start again",
+            hint=f"resume with the version of vgaudit that wrote it; {ANEW}",
         )
 
 
