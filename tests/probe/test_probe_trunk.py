@@ -91,34 +91,46 @@ def test_depth_is_the_longest_path_over_weights(graph, data: st.DataObject) -> N
     assert depth == expected
 
 
+End = int | None
+
+
 def brute_chains(
     edges: Edges, roots: Sequence[int], sources: Sequence[int]
-) -> set[tuple[tuple[int, ...], int, int]]:
+) -> set[tuple[tuple[int, ...], End, End]]:
     """Returns (chain, exit, entry) by their definition, without any algorithm.
 
     Between neighbouring cut nodes, two nodes belong to one part if they are
     connected once the two are taken away; a chain is what lies on all paths of
-    its part. Chains have chains beside them in turn.
+    its part. Chains have chains beside them in turn. The sink and the sources
+    count as neighbours (None) of the first and the last.
     """
     paths = all_paths(edges, roots, sources)
     if not paths:
         return set()
-    cuts = _common(paths)
     found = set()
-    waiting = [(a, b, paths) for a, b in itertools.pairwise(cuts)]
+    first = (None, *_common(paths), None)
+    waiting = [(a, b, paths, 0) for a, b in itertools.pairwise(first)]
     while waiting:
-        exit_, entry, routes = waiting.pop()
+        exit_, entry, routes, level = waiting.pop()
         inner = {
-            path[path.index(exit_) + 1 : path.index(entry)]
+            path[
+                0 if exit_ is None else path.index(exit_) + 1 : len(path)
+                if entry is None
+                else path.index(entry)
+            ]
             for path in routes
-            if exit_ in path and entry in path
+            if exit_ in (None, *path) and entry in (None, *path)
         }
         for part in _parts(edges, {node for path in inner for node in path}):
             own = [path for path in inner if path and path[0] in part]
             chain = _common(own)
             if chain:
                 found.add((chain, exit_, entry))
-                waiting += [(a, b, own) for a, b in itertools.pairwise(chain)]
+                free = [None] if level < trunk.NESTED else []
+                ends = [*chain]
+                ends = [*free, *ends] if exit_ is None else ends
+                ends = [*ends, *free] if entry is None else ends
+                waiting += [(a, b, own, level + 1) for a, b in itertools.pairwise(ends)]
     return found
 
 

@@ -57,15 +57,18 @@ class TrunkStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchFlow:
-    """A chain of weight layers beside the trunk, between two cut nodes.
+    """A chain of weight layers beside the trunk, between two cut nodes or at its ends.
 
     Attributes:
         name: first and last layer, nearest the input first.
-        entry: the cut node where the branch leaves the trunk.
-        exit: the cut node where it joins again.
+        entry: the cut node where the branch leaves the trunk; empty where it has an
+            input of its own, as each of several towers.
+        exit: the cut node where it joins again; empty where it ends in an output of
+            its own, as each of several heads.
         layers: paths of its weight layers, nearest the input first.
         offset: decades of ‖δ at its last layer‖ over ‖δ at ``exit``‖: a
-            constant offset is information, not sickness.
+            constant offset is information, not sickness. Over that at the network's
+            outputs where ``exit`` is empty.
         decay: decades of ‖δ at its first layer‖ over ‖δ at its last layer‖.
         steps: its steps, nearest the input first; the first delivers its gradient
             to ``entry``, the last takes it over from ``exit``.

@@ -98,11 +98,24 @@ def find(graph: Graph, plan: Plan, units: Mapping[int, int]) -> Budget:
     walk = _Walk(graph, plan, units)
     budget = Budget(steps=list(walk.steps(plan.cuts)))
     for chain in plan.chains:
-        if any(node in plan.weights for node in chain.nodes):
+        if len(_layers(plan, chain)) >= (1 if _between_cuts(chain) else 2):
             budget.branches.append(walk.branch(chain))
     nodes = {*plan.cuts, *(n for b in budget.branches for n in b.chain.nodes)}
     budget.merges = walk.merges(nodes)
     return budget
+
+
+def _between_cuts(chain: Chain) -> bool:
+    return chain.exit is not None and chain.entry is not None
+
+
+def _layers(plan: Plan, chain: Chain) -> set[tuple[str, ...]]:
+    """Returns the weight layers of a chain, each once.
+
+    A chain with an end of its own needs two: embeddings side by side and the steps
+    of a recurrent layer are no branches.
+    """
+    return {plan.parametric[node] for node in chain.nodes if node in plan.weights}
 
 
 class _Walk:
@@ -167,7 +180,10 @@ class _Walk:
 
     def branch(self, chain: Chain) -> Branch:
         """Returns the budget of one chain."""
-        nodes, last = (chain.exit, *chain.nodes), chain.nodes[-1]
+        top = () if chain.exit is None else (chain.exit,)
+        nodes, last = (*top, *chain.nodes), chain.nodes[-1]
+        if chain.entry is None:
+            return Branch(chain, list(self.steps(nodes)), None)
         ends = self._edges(last, chain.entry)
         if len(ends) > 1 or set(self._plan.dag.edges[last]) != {chain.entry}:
             return Branch(chain, list(self.steps(nodes)), None)

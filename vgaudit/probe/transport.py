@@ -21,7 +21,14 @@ from vgaudit.probe.step import Measured
 
 
 def trunk(batches: Batches) -> tuple[TrunkStep, ...]:
-    """Returns the trunk from the input (first) to the output (last)."""
+    """Returns the trunk from the input (first) to the output (last).
+
+    There is none where it would hold no weight layer: what two towers are compared
+    by is not the way that the gradient takes.
+    """
+    plan = batches.blueprint.plan
+    if plan.weights and not plan.weights.intersection(plan.cuts):
+        return ()
     return (*_steps(batches, batches.blueprint.budget.steps, None), *_top(batches))
 
 
@@ -85,12 +92,12 @@ def _steps(
 def total(batches: Batches) -> Interval | None:
     """Returns the trunk attenuation: at the deepest weight layer of the trunk.
 
-    A net that no single tensor cuts in two (several outputs of a recurrent
-    layer) is judged by all the places together where the data enters.
+    A net without one (several outputs of a recurrent layer, two towers whose outputs
+    are compared) is judged by all the places together where the data enters.
     """
     plan, names = batches.blueprint.plan, batches.blueprint.names
     weighted = [node for node in plan.cuts if node in plan.weights]
-    if weighted or plan.cuts:
+    if weighted or (plan.cuts and not plan.weights):
         return batches.attenuation(names.get((weighted or list(plan.cuts))[-1]))
     entries = [names[node] for node in plan.dag.sources if node in names]
 
@@ -112,18 +119,23 @@ def _branch(batches: Batches, branch: Branch) -> BranchFlow | None:
     blueprint, chain = batches.blueprint, branch.chain
     names, weights = blueprint.names, blueprint.plan.weights
     layers = [node for node in chain.nodes if node in weights]
-    offset = batches.between(names.get(chain.exit), names.get(layers[0]))
+    exit_ = None if chain.exit is None else names.get(chain.exit)
+    entry = None if chain.entry is None else names.get(chain.entry)
+    if chain.exit is None:
+        offset = batches.attenuation(names.get(layers[0]))
+    else:
+        offset = batches.between(exit_, names.get(layers[0]))
     decay = batches.between(names.get(layers[0]), names.get(layers[-1]))
     if offset is None or decay is None:
         return None
     paths = tuple(names[node] for node in reversed(layers))
     total = None
     if branch.delivery is not None:
-        total = batches.passed(blueprint.key(branch.delivery), names.get(chain.exit))
+        total = batches.passed(blueprint.key(branch.delivery), exit_)
     return BranchFlow(
         name=paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]}",
-        entry=names.get(chain.entry, ""),
-        exit=names.get(chain.exit, ""),
+        entry=entry or "",
+        exit=exit_ or "",
         layers=paths,
         offset=offset,
         decay=decay,

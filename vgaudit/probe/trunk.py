@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+NESTED = 4
+"""Levels down to which ends without a cut node are followed: each time step of a
+recurrent layer is a source, and thousands of them would nest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +114,32 @@ class Chain:
 
     Attributes:
         nodes: cut nodes of the branch alone, nearest the sink first.
-        exit: cut node at which the branch joins the trunk (nearer the sink).
-        entry: cut node at which it leaves the trunk.
+        exit: cut node at which the branch joins the trunk (nearer the sink); None
+            where it begins at the sink itself, as one of several outputs.
+        entry: cut node at which it leaves the trunk; None where it has a source of
+            its own, as one of several towers.
     """
 
     nodes: tuple[int, ...]
-    exit: int
-    entry: int
+    exit: int | None
+    entry: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """What lies between two neighbouring cut nodes, in topological order.
+
+    Attributes:
+        exit: the upper of them, or None for the sink.
+        entry: the lower of them, or None for the sources.
+        inside: the nodes.
+        level: how many branches it lies in.
+    """
+
+    exit: int | None
+    entry: int | None
+    inside: Sequence[int]
+    level: int = 0
 
 
 def branches(dag: Dag, cuts: Sequence[int]) -> list[Chain]:
@@ -124,21 +147,38 @@ def branches(dag: Dag, cuts: Sequence[int]) -> list[Chain]:
 
     Between two neighbouring cut nodes what remains falls into parts that are
     connected to each other only through the two; each part is a branch with
-    cut nodes of its own, and so on inwards.
+    cut nodes of its own, and so on inwards. So does what lies between the sink and
+    the first cut node, or between the last and the sources, where a network has
+    several outputs or several inputs.
     """
     found: list[Chain] = []
     position = {node: place for place, node in enumerate(dag.order)}
-    waiting = list(itertools.pairwise(cuts))
+    waiting = list(_gaps(dag.order, (None, *cuts, None), level=0))
     while waiting:
-        exit_, entry = waiting.pop()
-        inside = dag.order[position[exit_] + 1 : position[entry]]
-        for part in _components(dag, inside):
+        gap = waiting.pop()
+        for part in _components(dag, gap.inside):
             order = sorted(part, key=position.__getitem__)
-            chain = _chain(dag, order, exit_, entry)
+            chain = _chain(dag, order, gap.exit, gap.entry)
             if chain:
-                found.append(Chain(chain, exit_, entry))
-                waiting.extend(itertools.pairwise(chain))
+                found.append(Chain(chain, gap.exit, gap.entry))
+                follow = gap.level < NESTED
+                top = (None,) if gap.exit is None and follow else ()
+                bottom = (None,) if gap.entry is None and follow else ()
+                ends = (*top, *chain, *bottom)
+                waiting.extend(_gaps(order, ends, level=gap.level + 1))
     return found
+
+
+def _gaps(
+    order: Sequence[int], ends: Sequence[int | None], *, level: int
+) -> Iterator[_Gap]:
+    """Yields what lies between neighbours among ``ends``, where anything does."""
+    place = {node: index for index, node in enumerate(order)}
+    for exit_, entry in itertools.pairwise(ends):
+        first = 0 if exit_ is None else place[exit_] + 1
+        last = len(order) if entry is None else place[entry]
+        if first < last:
+            yield _Gap(exit_, entry, order[first:last], level)
 
 
 def _components(dag: Dag, inside: Sequence[int]) -> list[set[int]]:
@@ -163,12 +203,18 @@ def _components(dag: Dag, inside: Sequence[int]) -> list[set[int]]:
     return parts
 
 
-def _chain(dag: Dag, order: Sequence[int], exit_: int, entry: int) -> tuple[int, ...]:
+def _chain(
+    dag: Dag, order: Sequence[int], exit_: int | None, entry: int | None
+) -> tuple[int, ...]:
     """Returns the cut nodes of one part, seen from ``exit_`` to ``entry``."""
     part = set(order)
     edges = {node: tuple(c for c in dag.edges[node] if c in part) for node in order}
-    roots = tuple(child for child in dag.edges[exit_] if child in part)
-    ends = frozenset(node for node in order if entry in dag.edges[node])
+    above = dag.roots if exit_ is None else dag.edges[exit_]
+    roots = tuple(child for child in above if child in part)
+    if entry is None:
+        ends = dag.sources & part
+    else:
+        ends = frozenset(node for node in order if entry in dag.edges[node])
     if not roots or not ends:
         return ()
     return cut_nodes(Dag(tuple(order), edges, roots, ends))

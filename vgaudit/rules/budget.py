@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vgaudit.flow import Cause, GradientFlow, TrunkStep
+from vgaudit.flow import BranchFlow, Cause, GradientFlow, TrunkStep
 from vgaudit.plain import visible
 from vgaudit.rules.wording import decades, percent
 
@@ -76,3 +76,14 @@ def _noun(step: TrunkStep, kinds: dict[str, str]) -> str:
         if kind:
             return f"{visible(kind, length=24)} slopes"
     return NOUNS[step.cause]
+
+
+def way(branch: BranchFlow) -> str:
+    """Returns where a branch begins and where it ends."""
+    if branch.entry:
+        start = f"the branch leaves the trunk at {visible(branch.entry)}"
+    else:
+        start = "the branch has an input of its own"
+    if branch.exit:
+        return f"{start} and joins it at {visible(branch.exit)}"
+    return f"{start} and ends in an output of its own"

@@ -19,7 +19,7 @@ from vgaudit.flow import (
 )
 from vgaudit.plain import visible
 from vgaudit.rules import nets
-from vgaudit.rules.budget import sentence
+from vgaudit.rules.budget import sentence, way
 from vgaudit.rules.examples import HEALTHY, activation, around, chain, having
 from vgaudit.rules.rule import Example, Rule, Training, threshold
 from vgaudit.rules.treatment import against_loss
@@ -68,8 +68,9 @@ class VanishingGradient(Rule):
         weight layer / ‖δ‖ at the output of the network), in decades, as the L2
         norm per sample over several batches. The trunk is the chain of tensors
         through which everything from input to output passes. A chain of weight
-        layers beside the trunk is judged by its own decay, from its last layer to
-        its first; what only sets it off from the trunk by a constant is no defect.
+        layers beside the trunk, a tower with an input of its own or a head with an
+        output of its own among them, is judged by its own decay, from its last layer
+        to its first; what only sets it off from the trunk by a constant is no defect.
         Because both norms come from one backward pass, the figure does not depend
         on the scale of the loss, its reduction or the size of the batch.
 
@@ -227,11 +228,16 @@ class VanishingGradient(Rule):
 
     def check(self, audit: Audit, training: Training) -> Iterator[Finding]:
         """Yields the trunk's loss, and each branch that decays."""
-        if audit.flow.attenuation is not None:
+        beside = [
+            finding
+            for branch in audit.flow.branches
+            if len(branch.layers) >= self.branch_layers
+            for finding in self._branch(audit, branch, training)
+        ]
+        # Without a trunk the whole is what its branches are, which say more.
+        if audit.flow.attenuation is not None and (audit.flow.trunk or not beside):
             yield from self._trunk(audit, audit.flow.attenuation, training)
-        for branch in audit.flow.branches:
-            if len(branch.layers) >= self.branch_layers:
-                yield from self._branch(audit, branch, training)
+        yield from beside
 
     def _trunk(
         self, audit: Audit, lost: Interval, training: Training
@@ -266,9 +272,7 @@ class VanishingGradient(Rule):
         verdict = self._verdict(branch.decay, limits, training)
         if verdict is None:
             return
-        ends = f"{visible(branch.entry)} and joins it at {visible(branch.exit)}"
-        left = f"the branch leaves the trunk at {ends}, "
-        left += f"{span(branch.offset)} decades from it"
+        left = f"{way(branch)}, {span(branch.offset)} decades from there"
         yield self._finding(
             verdict,
             branch.layers,
