@@ -288,3 +288,77 @@ def test_operations_of_a_program_cannot_be_replaced_and_it_says_why() -> None:
     with pytest.raises(CannotRewrite, match="has no source: convert the eager") as told:
         treated(program, X, to="adact")
     assert told.value.hint == "try another treatment: ar or rescale"
+
+
+class Choosing(nn.Module):
+    """Which layers run, or how often, depends on the number of samples."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.last, self.way = nn.Linear(6, 3), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.sigmoid(self.a(x))
+        if self.way == "loop":
+            for _ in range(len(x) // 8):
+                x = torch.sigmoid(self.b(x))
+        else:
+            x = torch.sigmoid(self.b(x)) if len(x) <= 8 else torch.tanh(self.c(x))
+        return self.last(x)
+
+
+@pytest.mark.parametrize("way", ["loop", "branch"])
+def test_activations_are_replaced_whatever_way_the_data_takes(way: str) -> None:
+    done = treated(Choosing(way), X, to="adact", preserve=True)
+
+    assert (2, ()) == (len(done.edits), done.refusals)
+    for some in (X, X[:8], X[:3]):
+        assert torch.equal(done.model(some), Choosing(way)(some))
+
+
+@pytest.mark.parametrize("to", ["ar", "rescale"])
+def test_a_layer_that_the_data_passes_by_is_left(to: str) -> None:
+    done = treated(Choosing("branch"), X, to=to, refit=True)
+
+    assert ["a"] == [edit.path for edit in done.edits]
+    assert "b not refitted: how often it runs" in done.edits[0].change
+    assert ["b"] == [refusal.path for refusal in done.refusals]
+    assert "does not run on the data" in done.refusals[0].reason
+
+
+@pytest.mark.parametrize("to", ["ar", "rescale"])
+def test_what_is_rotated_already_is_said(to: str) -> None:
+    rotated = treated(Small(), X, to="ar").model
+
+    with pytest.raises(CannotRewrite, match="it is already auto-rotated") as told:
+        treated(rotated, X, to=to)
+    assert told.value.hint == (
+        "--to plain makes the layers plain again; try another treatment: adact"
+    )
+
+
+class Waves(nn.Module):
+    """Complex layers: of the real and the imaginary part none is a layer's output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kind = torch.complex64
+        self.a, self.b = nn.Linear(6, 8, dtype=kind), nn.Linear(8, 3, dtype=kind)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.a(x.to(torch.complex64))
+        return self.b(torch.complex(z.real.relu(), z.imag.relu())).abs()
+
+
+def test_only_treatments_that_find_something_are_proposed() -> None:
+    with pytest.raises(CannotRewrite, match="VG701 nothing was converted") as told:
+        treated(Waves(), X, to="ar")
+    assert told.value.hint == "try another treatment: adact"
+    assert treated(Waves(), X, to="adact").edits
+
+    bare = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
+    with pytest.raises(CannotRewrite, match="the model has no activation") as told:
+        treated(bare, X, to="ar")
+    assert told.value.hint == "no other treatment finds more to convert"

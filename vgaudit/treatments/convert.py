@@ -14,6 +14,7 @@ from vgaudit.nn import unfuse
 from vgaudit.probe.state import unwrap
 from vgaudit.treatments import adapt, hinges, parity, rotation_options, running
 from vgaudit.treatments.copying import copied
+from vgaudit.treatments.nothing import nothing
 from vgaudit.treatments.plan import (
     LayerTarget,
     Plan,
@@ -92,7 +93,7 @@ def treat(
     before = [running.outputs(original, batches, mode) for mode in running.MODES]
     work = _apply(work_on, batches, options)
     if not work.edits:
-        raise _nothing(options, work.refusals)
+        raise nothing(original, batches[0], options, work.refusals)
     if shared:
         work.notes.append(
             f"the copy shares what cannot be copied with the model: {', '.join(shared)}"
@@ -205,7 +206,7 @@ def _scale(
     model: nn.Module, plan: Plan, batches: Sequence[Batch], options: ConvertOptions
 ) -> _Work:
     work = _Work(refusals=list(plan.refusals))
-    targets = _called(model, plan.layers, batches[0], work)
+    targets = _called(model, plan.layers, batches, work)
     if not targets:
         return work
     centre = _centring(model, targets, batches, options, work)
@@ -217,19 +218,31 @@ def _scale(
 
 
 def _called(
-    model: nn.Module, targets: Sequence[LayerTarget], batch: Batch, work: _Work
+    model: nn.Module,
+    targets: Sequence[LayerTarget],
+    batches: Sequence[Batch],
+    work: _Work,
 ) -> list[LayerTarget]:
     """Returns the layers whose forward runs as often as their weight is used."""
     layers = [target.path for target in targets if not target.parameter]
-    counts = running.count_calls(model, layers, batch)
+    counts = running.planned_calls(model, layers, batches[0])
+    met = {
+        path
+        for batch in batches
+        for path, count in running.count_calls(model, layers, batch).items()
+        if count
+    }
     kept = []
     for target in targets:
-        if target.parameter or counts[target.path] == target.calls:
+        count = counts[target.path]
+        if target.parameter or (count == target.calls and target.path in met):
             kept.append(target)
             continue
         reason = (
-            f"its forward runs {counts[target.path]} times, its weight is used "
-            f"{target.calls} times"
+            "its forward does not run on the data: which layers do depends on it"
+            if count == target.calls
+            else f"its forward runs {count} times, its weight is used {target.calls} "
+            "times"
         )
         work.refusals.append(Refusal(path=target.path, kind=target.kind, reason=reason))
     return kept
@@ -260,21 +273,24 @@ def _adapt(
 ) -> _Work:
     changes, refusals = adapt.adapt(model, plan.activations, options)
     work = _Work(refusals=[*plan.refusals, *refusals])
-    counts = running.count_calls(model, [c.path for c in changes], batches[0])
-    lost = {c.path: counts[c.path] for c in changes if _missing(c, counts[c.path])}
+    counts = running.planned_calls(model, [c.path for c in changes], batches[0])
     # The calls in one module's source stand and fall together.
-    broken = {change.step for change in changes if change.path in lost}
+    broken: dict[Step, str] = {}
+    for change in changes:
+        count, planned = counts[change.path], len(change.target.acts)
+        if count != planned:
+            broken.setdefault(
+                change.step,
+                f"the new activation of {change.target.acts[0].site.key} ran {count} "
+                f"times in one pass, its calls were {planned}; put back",
+            )
     kept = []
     for step in dict.fromkeys(change.step for change in changes):
         mine = [change for change in changes if change.step == step]
         if step in broken:
             mine[0].undo()
             for change in mine:
-                work.refusals += adapt.refused(
-                    change.target,
-                    f"the new activation was called {counts[change.path]} times "
-                    f"instead of {len(change.target.acts)}; put back",
-                )
+                work.refusals += adapt.refused(change.target, broken[step])
             continue
         kept += mine
         work.steps.append(step)
@@ -284,23 +300,3 @@ def _adapt(
             "the function is kept, and so are its gradients: it helps by training only"
         )
     return work
-
-
-def _missing(change: adapt.Change, count: int) -> bool:
-    return count != len(change.target.acts)
-
-
-def _nothing(options: ConvertOptions, refusals: Sequence[Refusal]) -> CannotRewrite:
-    if options.to == "plain":
-        return CannotRewrite(
-            "VG701 nothing was converted: the model has no auto-rotated layer",
-            hint="--to plain turns models converted with --to ar into plain ones",
-        )
-    reasons = list(dict.fromkeys(f"{r.path}: {r.reason}" for r in refusals))
-    shown = "; ".join(reasons[:_SHOWN]) or "the model has no activation"
-    more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-    others = (name for name in ("ar", "adact", "rescale") if name != options.to)
-    return CannotRewrite(
-        f"VG701 nothing was converted: {shown}{more}",
-        hint=f"try another treatment: {' or '.join(others)}",
-    )

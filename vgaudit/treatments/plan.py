@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from vgaudit.conversion import ConvertOptions, Refusal
 from vgaudit.errors import BadConfig
-from vgaudit.nn import Unfused, is_hub_conv1d
+from vgaudit.nn import AutoRotation, Unfused, is_hub_conv1d, rotated_parameters
 from vgaudit.treatments import nodes, provenance, roles, weights
 from vgaudit.treatments.recorded import Act
 
@@ -25,6 +25,9 @@ LAYERS = (
     nn.ConvTranspose3d,
 )
 """Layers whose output axis is known."""
+
+ROTATED = "the layer that feeds it is already auto-rotated"
+"""Why neither auto-rotation nor rescaling takes a layer once more."""
 
 _ACTS_ALONE = frozenset({"prelu", "rrelu"})
 
@@ -205,6 +208,8 @@ def _source(
         return nothing, [], "the layer's output is also used elsewhere"
     name = weights.declared_in(chain.source, declared)
     name = name or weights.weight_name(chain.source)
+    if name is None and _is_rotated(model, nodes.path_of(chain.source)):
+        return nothing, [], ROTATED
     if name is None:
         return nothing, [], weights.computed(chain.source)
     path, _, leaf = name.rpartition(".")
@@ -224,6 +229,12 @@ def _source(
         return nothing, [], reason
     fed.parameter, fed.axis = leaf, axis
     return fed, chain.norms, ""
+
+
+def _is_rotated(model: nn.Module, path: str) -> bool:
+    """Tells whether a layer, or a parameter that a module reads, is auto-rotated."""
+    module = model.get_submodule(path)
+    return isinstance(module, AutoRotation) or bool(rotated_parameters(module))
 
 
 def axes_of(options: ConvertOptions) -> dict[str, int]:

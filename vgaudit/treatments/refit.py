@@ -53,7 +53,10 @@ class Refit:
         """Refits the layer in place and says how well, or why not."""
         layer = self._model.get_submodule(self._path)
         assert isinstance(layer, nn.Linear)
-        x, y = self._look().inputs, self._before.outputs
+        before, after = self._before, self._look()
+        if before is None or after is None or len(before.outputs) != len(after.inputs):
+            return f"{self._path} not refitted: how often it runs depends on the data"
+        x, y = after.inputs, before.outputs
         if x.shape[0] < _PER_INPUT * x.shape[1]:
             return (
                 f"{self._path} not refitted: {x.shape[0]} samples for {x.shape[1]} "
@@ -69,7 +72,8 @@ class Refit:
             f"{self._path} refitted, {100 * kept:.1f} % of its outputs' variance kept"
         )
 
-    def _look(self) -> _Seen:
+    def _look(self) -> _Seen | None:
+        """Returns what enters and leaves the layer; None if it does not run."""
         seen: list[_Seen] = []
 
         def make(_path: str) -> Any:
@@ -81,6 +85,8 @@ class Refit:
         with observing(self._model, "train"), hooked(self._model, [self._path], make):
             for batch in self._batches:
                 call(self._model, batch)
+        if not seen:
+            return None
         x = torch.cat([part.inputs for part in seen]).double()
         y = torch.cat([part.outputs for part in seen]).double()
         step = max(1, x.shape[0] // _ROWS)

@@ -113,6 +113,14 @@ def outputs_of(
     return found
 
 
+def planned_calls(model: nn.Module, paths: Sequence[str], batch: Batch) -> Counter[str]:
+    """Returns how often each module is called where the graph of a plan was recorded.
+
+    That was on a few samples, and how often a layer runs may depend on them.
+    """
+    return on_few(lambda few: count_calls(model, paths, few), batch)
+
+
 def count_calls(model: nn.Module, paths: Sequence[str], batch: Batch) -> Counter[str]:
     """Returns how often each module is called in one pass."""
     counts: Counter[str] = Counter()
