@@ -23,7 +23,9 @@ from vgaudit.ranks import Ranks
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.crew import ALONE, Crew
+from vgaudit.training.method import Scores
 from vgaudit.training.retrain import opened
+from vgaudit.training.standing import Standing
 from vgaudit.training.task import Finished, train
 
 WORDS, LENGTH, ROWS = 7, 5, 60
@@ -293,3 +295,49 @@ def test_the_validation_loss_is_that_of_all_labels_at_once(size: int) -> None:
     assert second.valid_loss is not None
     assert math.isfinite(second.valid_loss)
     assert len(rows) == len(held)
+
+
+class Sinking(Tagger):
+    """Its validation is NaN from the start, or from the first step on."""
+
+    def __init__(self, start: bool) -> None:
+        super().__init__()
+        self.start, self.steps = start, 0
+
+    def forward(self, ids: Tensor) -> Tensor:
+        learning = self.training and torch.is_grad_enabled()
+        self.steps += learning
+        nan = not learning and (self.start or self.steps > 0)
+        return super().forward(ids) * (math.nan if nan else 1.0)
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_an_epoch_whose_loss_is_not_finite_is_never_kept(start: bool) -> None:
+    run = learned(asked(), Sinking(start)).retraining.run
+    told = "no epoch has a finite validation loss: the model as it came is kept"
+
+    assert run.best == 0
+    assert [math.isfinite(e.valid_loss or 0.0) for e in run.epochs] == [
+        not start,
+        False,
+        False,
+    ]
+    assert (told in run.notes) == start
+
+
+def test_validation_without_a_label_keeps_the_model_and_says_so() -> None:
+    x, y = masked()
+    _, held = split_rows(ROWS, 0.1, 0)
+    y[held] = -100
+    done = learned(asked(), data=(x, y))
+
+    assert done.retraining.run.best == 0
+    assert_equal(done.model.state_dict(), Tagger())
+    assert any("no epoch has a finite" in note for note in done.retraining.run.notes)
+
+
+def test_a_finite_epoch_beats_a_start_that_is_not() -> None:
+    standing = Standing(parts=1, scores=Scores(loss=math.nan, metric=1.0, samples=4))
+
+    assert standing.is_better(Scores(loss=9.0, metric=0.1, samples=4))
+    assert not standing.is_better(Scores(loss=math.inf, metric=1.0, samples=4))

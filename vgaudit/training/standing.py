@@ -74,11 +74,15 @@ class Standing:
         self.defect = defect
 
     def left_out(self) -> Iterator[str]:
-        """Yields what to say of steps that were left out."""
+        """Yields what to say of steps that were left out, and of losses."""
         skipped = sum(epoch.skipped for epoch in self.done) + self.skipped
         if skipped:
             whole = skipped + self.taken
             yield f"{skipped} of {whole} steps were left out; the last: {self.defect}"
+        losses = [e.valid_loss for e in self.done if e.valid_loss is not None]
+        if losses and not any(map(math.isfinite, losses)):
+            kept = "what the method ends with" if self.best else "the model as it came"
+            yield f"no epoch has a finite validation loss: {kept} is kept"
 
     def close(self, epoch: Epoch) -> None:
         """Adds a finished epoch to the record and clears what counts one."""
@@ -86,9 +90,14 @@ class Standing:
         self.loss_sum, self.seen, self.skipped, self.spent = 0.0, 0, 0, 0.0
 
     def is_better(self, scores: Scores | None) -> bool:
-        """Tells whether scores are the best so far; without any the last are."""
+        """Tells whether scores are the best so far; without any the last are.
+
+        An epoch whose loss is not finite never is: epoch 0 stays, whatever its loss.
+        """
         if scores is None or self.scores is None:
             return True
+        if not math.isfinite(scores.loss):
+            return False
         return _rank(scores) > _rank(self.scores)
 
     def state_dict(self) -> dict[str, Any]:
