@@ -30,6 +30,10 @@ NAMED: Mapping[str, nn.Module] = {
 }
 
 
+_NOTHING_IGNORED = nn.CrossEntropyLoss().ignore_index
+"""What torch leaves out by default; such labels are rare enough to do without."""
+
+
 class _Likelihood(Protocol):
     def __call__(
         self, output: Tensor, targets: Tensor | None, loss: nn.Module, signs: Tensor, /
@@ -67,7 +71,7 @@ def draw(
         generator: on the device of ``output``.
 
     Raises:
-        BadConfig: targets are needed and missing.
+        BadConfig: targets are needed and missing, or are no classes.
     """
     if isinstance(loss, str):
         loss = NAMED[loss]
@@ -161,6 +165,11 @@ def _class_share(
     axis = min(1, output.dim() - 1)
     weight = loss.weight
     samples = output.numel() / output.shape[axis]
+    if targets is None and loss.ignore_index != _NOTHING_IGNORED:
+        raise BadConfig(
+            f"ignore_index={loss.ignore_index} changes the curvature with the label",
+            hint="pass the targets to observe()",
+        )
     if weight is None and (targets is None or targets.is_floating_point()):
         return output.new_ones(()), samples
     if targets is None:
@@ -176,9 +185,26 @@ def _class_share(
         share = (1 - smoothing) * own + smoothing * weight.mean()
         return share.unsqueeze(axis), samples
     kept = targets != loss.ignore_index
-    own = torch.where(kept, weight[targets.where(kept, torch.zeros_like(targets))], 0.0)
+    classes = targets.where(kept, torch.zeros_like(targets))
+    _check_classes(classes, len(weight))
+    own = torch.where(kept, weight[classes], 0.0)
     share = (1 - smoothing) * own + smoothing * weight.mean() * kept
-    return share.unsqueeze(axis), own.sum()
+    # Where all are left out, what is divided is 0: nothing counts, nothing curves.
+    return share.unsqueeze(axis), own.sum() + ~kept.any()
+
+
+def _check_classes(targets: Tensor, outputs: int) -> None:
+    """Raises unless every target is the number of a class.
+
+    Raises:
+        BadConfig: names the first that is none.
+    """
+    bad = targets[(targets < 0) | (targets >= outputs)]
+    if bad.numel():
+        raise BadConfig(
+            f"target {int(bad[0])} but {outputs} outputs",
+            hint=f"classes run from 0 to {outputs - 1}, in dimension 1 of the output",
+        )
 
 
 def _squared(
