@@ -15,6 +15,7 @@ from torch import nn
 
 import vgaudit
 from tests.training.courses import ROWS, net, options, samples
+from vgaudit.conversion import ConvertOptions
 from vgaudit.errors import BadConfig, CannotRun
 from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.training.settings import LARGEST
@@ -287,3 +288,28 @@ def test_the_largest_numbers_end_a_training_without_a_crash(method: str) -> None
     except CannotRun as error:
         told = error.hint
     assert "lower --lr" in told if told else run.epochs[0].steps == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "said"),
+    [
+        ({}, None, "no treatment: .* | give to, one of ar, adact, rescale, plain"),
+        ({"to": "arr"}, None, "to is 'arr' | did you mean ar?"),
+        ({"to": "adact"}, ConvertOptions(to="ar"), "to is 'adact', and 'ar' in opt"),
+        ({"skip": ["0"]}, ConvertOptions(to="ar"), r"skip is \('0',\), and \(\) in"),
+        ({"limit": 2.0}, ConvertOptions(to="ar", limit=3.0), "limit is 2.0, and 3.0"),
+        ({"preserve": True}, ConvertOptions(to="ar"), "preserve is True, and False"),
+    ],
+)
+def test_a_conversion_is_told_once(given, options, said) -> None:
+    told = refused(vgaudit.convert, Untouched(), **given, options=options)
+
+    assert re.match(said.replace("|", r"\|").replace("?", r"\?"), told)
+
+
+@pytest.mark.parametrize("given", [{}, {"to": "adact", "skip": ["nothing"]}])
+def test_the_options_of_a_conversion_say_the_treatment(given) -> None:
+    asked = ConvertOptions(to="adact", skip=("nothing",), preserve=True)
+    done = vgaudit.convert(net(), options=asked, compare=False, **given)
+
+    assert asked == done.conversion.options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,27 @@ from vgaudit.api.arguments import (
 )
 from vgaudit.api.modules import describe
 from vgaudit.compare import compare as compared
-from vgaudit.conversion import ConvertOptions, Treatment
+from vgaudit.conversion import TREATMENTS, ConvertOptions, Treatment
 from vgaudit.data.losses import Function
 from vgaudit.declared import check_fields, check_kind
+from vgaudit.errors import BadConfig
 from vgaudit.fixing import FixOptions
 from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.judge import DEFAULT, Policy, judge
 from vgaudit.loading.dispatched import gathered
 from vgaudit.outcome import Converted, Fixed, Retrained
+from vgaudit.plain import visible
 from vgaudit.repair import job as repair
 from vgaudit.retraining import Method, RetrainOptions
 from vgaudit.training import retrain as training
+
+_GLOBS = ("layers", "skip")
 
 
 def convert(
     model: nn.Module,
     *,
-    to: Treatment,
+    to: Treatment | None = None,
     data: Any = None,
     loss: str | Function | None = None,
     layers: Sequence[str] = (),
@@ -54,7 +58,7 @@ def convert(
 
     Args:
         model: stays as it is; a converted copy is returned.
-        to: ``ar``, ``adact``, ``rescale`` or ``plain``.
+        to: ``ar``, ``adact``, ``rescale`` or ``plain``; ``options`` may say it.
         data: batches as in ``scan``, to calibrate on and to compare with; without
             them inputs are made up, which calibrates layers on noise.
         loss: as in ``scan``.
@@ -62,26 +66,27 @@ def convert(
         skip: globs on those to leave.
         preserve: keep the function to the last bit, or fail.
         limit: L; by default that of the activation.
-        options: all options of a conversion; replaces ``to`` to ``limit``.
+        options: all options of a conversion, in place of ``to`` to ``limit``; what is
+            given in both places must agree.
         data_options: number of batches, batch size, seed, input shapes.
         probe_options: how to measure.
         compare: scan before and after.
         policy: of the comparison.
 
     Raises:
+        BadConfig: no treatment is given, or two.
         CannotRewrite: nothing could be converted (VG701), or the function was to be
             kept and is not (VG702).
         VgauditError: data or running fail.
     """
-    asked = ConvertOptions(
-        to=to,
-        layers=texts("layers", layers),
-        skip=texts("skip", skip),
-        preserve=preserve,
-        limit=limit,
-    )
-    chosen = asked if options is None else options
-    check_fields("options", chosen, ConvertOptions)
+    alone = {
+        "to": to,
+        "layers": texts("layers", layers),
+        "skip": texts("skip", skip),
+        "preserve": preserve,
+        "limit": limit,
+    }
+    chosen = _conversion(alone, options)
     check_kind("policy", policy, Policy).check()
     model = gathered(check_module(model))
     measurement = _measurement(model, data, loss, data_options, probe_options)
@@ -94,6 +99,36 @@ def convert(
     if before is not None and after is not None:
         both = compared(judge(before, policy), judge(after, policy))
     return Converted(treated.model, done, both)
+
+
+def _conversion(
+    alone: Mapping[str, Any], options: ConvertOptions | None
+) -> ConvertOptions:
+    """Returns the options of a conversion, given by themselves or as a whole.
+
+    Raises:
+        BadConfig: nothing names a treatment, both places name one each, or a field
+            does not fit.
+    """
+    if options is None:
+        if alone["to"] is None:
+            raise BadConfig(
+                "no treatment: neither to nor options is given",
+                hint=f"give to, one of {', '.join(TREATMENTS)}",
+            )
+        return check_fields("options", ConvertOptions(**alone), ConvertOptions)
+    check_fields("options", options, ConvertOptions)
+    default = ConvertOptions(to=options.to)
+    for name, value in alone.items():
+        unsaid = value is None or (name != "to" and value == getattr(default, name))
+        inside = getattr(options, name)
+        if not unsaid and value != (tuple(inside) if name in _GLOBS else inside):
+            raise BadConfig(
+                f"{name} is {visible(repr(value))}, and {visible(repr(inside))} in "
+                "options",
+                hint=f"give {name} in one place",
+            )
+    return options
 
 
 def _measurement(
