@@ -341,3 +341,19 @@ def test_a_finite_epoch_beats_a_start_that_is_not() -> None:
 
     assert standing.is_better(Scores(loss=9.0, metric=0.1, samples=4))
     assert not standing.is_better(Scores(loss=math.inf, metric=1.0, samples=4))
+
+
+# ------------------------------------------------------------------- curvature
+
+
+@pytest.mark.parametrize("parts", [1, 8])
+def test_curvature_finds_the_classes_where_the_loss_does(parts: int) -> None:
+    """Signs are drawn in the shape of the classes in the second dimension."""
+    settings = {"kappa": 1, "every": 1}
+    usual = asked(accumulate=parts, settings=settings, lr=None, valid_split=0.0)
+    given = replace(usual, method="sdagd")
+    done = learned(given)
+    second = learned(given, Second()).model
+
+    assert_equal(last(done), second)
+    assert "curvature over damping, median" in done.retraining.run.epochs[-1].figures

@@ -186,7 +186,8 @@ class SDAGD(Optimizer):
             whether an estimate was drawn.
 
         Raises:
-            BadConfig: an unknown name, missing targets or such that are no classes, a negative scale.
+            BadConfig: an unknown name, targets that are missing or no classes, a
+                negative scale.
             CannotRun: the graph is gone, or the parameters are sharded.
         """
         if scale < 0.0:

@@ -11,6 +11,8 @@ from torch.optim import SGD, Adam, AdamW
 
 from vgaudit.data.batch import Loss
 from vgaudit.data.losses import settled
+from vgaudit.data.losses.compare import classify
+from vgaudit.data.losses.divisors import CLASSES
 from vgaudit.data.losses.outputs import main_output
 from vgaudit.errors import BadConfig
 from vgaudit.nn import PiecewiseLinear
@@ -222,8 +224,12 @@ def _watch(optimizer: SDAGD, loss: Loss) -> Watch | None:
 
     def watch(output: Any, name: str, labels: Any, share: float) -> None:
         given, wanted = main_output(output), main_output(labels)
-        if given is not None:
-            optimizer.observe(given, name, wanted, scale=share)
+        if given is None:
+            return
+        if wanted is not None and name in CLASSES and given.shape != wanted.shape:
+            # Where the loss finds the classes: a language model has them last.
+            given, wanted = classify(given, wanted.to(given.device), name)
+        optimizer.observe(given, name, wanted, scale=share)
 
     return watch
 
