@@ -35,6 +35,17 @@ def run_folder(output: str | None, given: str | None) -> Path | None:
     return None if output is None else Path(f"{Path(output)}.run")
 
 
+def is_given(folder: Path) -> bool:
+    """Tells whether a folder is there without anything in it: it is not ours to remove.
+
+    What holds checkpoints is removed with them, whoever made it.
+    """
+    try:
+        return folder.is_dir() and not any(folder.iterdir())
+    except OSError:
+        return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainOptions:
     """How to train.

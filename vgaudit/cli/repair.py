@@ -33,13 +33,18 @@ def repaired(given: Given, typed: Sequence[str]) -> tuple[Fixing, int]:
         VgauditError: an option is wrong, or the repair failed.
     """
     given = {**given, "allow_nonfinite": False, "exit_zero": True, "unfreeze": False}
+    with folder_made(given["run_folder"]):
+        return _repaired(given, typed)
+
+
+def _repaired(given: Given, typed: Sequence[str]) -> tuple[Fixing, int]:
     job = {
         "scan": jobs.scan_job(given),
         "options": options(given),
         "policy": jobs.policy(given, typed),
         "output": _text(given["out"]),
         "force": given["force"],
-        "run_folder": _text(folder_made(given["run_folder"])),
+        "run_folder": _text(given["run_folder"]),
         "resume": given["resume"],
         "command": shlex.join(["vgaudit", *typed]),
     }

@@ -18,7 +18,7 @@ from vgaudit.errors import BadConfig, CannotRewrite, CannotRun, CannotWrite
 from vgaudit.judge import judge
 from vgaudit.plain import visible
 from vgaudit.reports.retraining import parse
-from vgaudit.retraining import Retraining, RetrainOptions, run_folder
+from vgaudit.retraining import Retraining, RetrainOptions, is_given, run_folder
 
 Given = Mapping[str, Any]
 
@@ -34,7 +34,11 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
     Raises:
         VgauditError: an option is wrong, or the training failed.
     """
-    given = _completed(given)
+    with folder_made(given["run_folder"]):
+        return _trained(_completed(given), typed)
+
+
+def _trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
     jobs.policy(given, typed)
     jobs.check_seconds("checkpoint-every", given["checkpoint_every"])
     job = {
@@ -42,7 +46,7 @@ def trained(given: Given, typed: Sequence[str]) -> tuple[Retraining, int]:
         "options": options(given),
         "output": _text(given["out"]),
         "force": given["force"],
-        "run_folder": _text(folder_made(given["run_folder"])),
+        "run_folder": _text(given["run_folder"]),
         "resume": given["resume"],
         "checkpoint_every": given["checkpoint_every"],
         "command": shlex.join(["vgaudit", *typed]),
@@ -175,21 +179,33 @@ def _completed(given: Given) -> dict[str, Any]:
     }
 
 
-def folder_made(path: Path | None) -> Path | None:
-    """Makes the folder of checkpoints: the worker may write only to what is there.
+@contextlib.contextmanager
+def folder_made(path: Path | None) -> Iterator[None]:
+    """Makes the folder of checkpoints, and removes it in the end if it is empty.
+
+    The worker may write only to what is there, and may not remove the folder itself. An
+    empty one that was there before stays.
 
     Raises:
         CannotWrite: it cannot be made.
     """
-    if path is not None:
-        try:
-            path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise CannotWrite(
-                f"--run-folder {visible(str(path))}: {error.strerror or error}",
-                hint="give a folder, or a new name in one",
-            ) from error
-    return path
+    if path is None:
+        yield
+        return
+    try:
+        stays = is_given(path)
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(
+            f"--run-folder {visible(str(path))}: {error.strerror or error}",
+            hint="give a folder, or a new name in one",
+        ) from error
+    try:
+        yield
+    finally:
+        if not stays:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _text(path: Any) -> str | None:

@@ -14,6 +14,7 @@ import torch
 
 from vgaudit.errors import BadConfig, CannotLoad, CannotWrite
 from vgaudit.plain import visible
+from vgaudit.retraining import is_given
 
 SCHEMA = 3
 """Of the checkpoint's content; another number is another form."""
@@ -38,11 +39,13 @@ class RunFolder:
     """The folder of one training's checkpoints.
 
     Args:
-        path: made when it is first needed.
+        path: made when it is first needed, and removed in the end; an empty folder that
+            is there already stays.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._stays = is_given(path)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -136,8 +139,9 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for left in self.path.glob(f"*{_PART}"):
             left.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+        if not self._stays:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
 
 def _read(path: Path) -> dict[str, Any]:
