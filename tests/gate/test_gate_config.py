@@ -62,6 +62,11 @@ def read(text: str, name: str = "vgaudit.toml", **environ: str) -> Settings:
         ("[thresholds.vanishing-gradiant]\nx = 1", "unknown rule", "did you mean van"),
         ("x = ", "vgaudit.toml cannot be read: ", "mend the file"),
         (
+            'seed = 1\n[[tool.vgaudit.targets]]\nname = "a"\nmodel = "b"',
+            "'seed' stands beside [tool.vgaudit]",
+            "in vgaudit.toml leave 'tool.vgaudit.' out",
+        ),
+        (
             '[[targets]]\nname = "a"\nmodel = "b"\n' * 2,
             "two targets are called 'a'",
             "a name of its own",
@@ -206,3 +211,24 @@ def test_the_environment_sets_what_all_targets_share() -> None:
     tables = {"thresholds", "budgets"}
 
     assert set(KINDS) == set(spellings(Shared)) - tables | {"baseline", "jobs"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "table"),
+    [
+        ("vgaudit.toml", "seed = 1\n", "targets"),
+        ("vgaudit.toml", "", "targets"),
+        ("vgaudit.toml", "[tool.vgaudit]\nseed = 1\n", "tool.vgaudit.targets"),
+        ("pyproject.toml", "[tool.vgaudit]\nseed = 1\n", "tool.vgaudit.targets"),
+        ("pyproject.toml", '[project]\nname = "p"\n', "tool.vgaudit.targets"),
+    ],
+)
+def test_the_table_that_is_missing_is_named_as_that_file_needs_it(
+    name: str, text: str, table: str
+) -> None:
+    with pytest.raises(BadConfig, match="no targets: ") as caught:
+        read(text, name).chosen(())
+
+    assert caught.value.message.endswith(f"{name} has no [[{table}]]")
+    done = read(f'{text}\n[[{table}]]\nname = "a"\nmodel = "b"\n', name)
+    assert ["a"] == [target.name for target in done.chosen(())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,13 +54,15 @@ def settings(
     """
     named = path or environ.get(environment.CONFIG) or ""
     file = _given(named) if named else _nearest_file(start or Path.cwd())
-    record = _record(file) if file is not None else {}
+    document = _document(file) if file is not None else {}
+    nested = file is None or _is_nested(file, document)
+    record = _own_table(document) if nested else document
     changed = environment.record(environ)
     if not record and not changed:
-        return Settings(file=file)
+        return Settings(file=file, nested=nested)
     found = _parsed(record, _shown(file))
     over = _parsed(changed, "the environment")
-    return _settings(file, found, over)
+    return replace(_settings(file, found, over), nested=nested)
 
 
 def _given(name: str) -> Path:
@@ -76,7 +79,7 @@ def _nearest_file(start: Path) -> Path | None:
     """Returns the configuration in a folder, or in the nearest one above it."""
     for folder in (start.absolute(), *start.absolute().parents):
         own, project = folder / OWN, folder / PROJECT
-        shared = project.is_file() and bool(_record(project))
+        shared = project.is_file() and bool(_own_table(_document(project)))
         if own.is_file() and shared:
             raise BadConfig(
                 f"two configurations: {visible(str(own))}, and [tool.vgaudit] in "
@@ -88,25 +91,44 @@ def _nearest_file(start: Path) -> Path | None:
     return None
 
 
-def _record(file: Path) -> dict[str, Any]:
-    """Returns the table of a file; empty where a pyproject.toml has none."""
+def _document(file: Path) -> dict[str, Any]:
+    """Returns what a file holds."""
     try:
         if file.stat().st_size > MOST_BYTES:
             raise BadConfig(
                 f"{_shown(file)} is larger than any configuration",
                 hint="give another file with --config",
             )
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise BadConfig(
             f"{_shown(file)} cannot be read: {visible(str(error), length=300)}",
             hint="mend the file, or give another with --config",
         ) from error
-    tool = found.get("tool", {})
+
+
+def _own_table(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the table [tool.vgaudit]; empty where there is none."""
+    tool = document.get("tool", {})
     inside = tool.get("vgaudit", {}) if isinstance(tool, dict) else {}
-    if file.name == PROJECT or (inside and set(found) == {"tool"}):
-        return inside if isinstance(inside, dict) else {"[tool.vgaudit]": inside}
-    return found
+    return inside if isinstance(inside, dict) else {"[tool.vgaudit]": inside}
+
+
+def _is_nested(file: Path, document: Mapping[str, Any]) -> bool:
+    """Tells whether a file keeps its keys in [tool.vgaudit], or bare.
+
+    Raises:
+        BadConfig: it has keys in both places.
+    """
+    inside = bool(_own_table(document))
+    beside = sorted(set(document) - {"tool"})
+    if file.name == PROJECT or not (inside and beside):
+        return file.name == PROJECT or inside
+    raise BadConfig(
+        f"{_shown(file)}: '{visible(beside[0])}' stands beside [tool.vgaudit]",
+        hint=f"in {OWN} leave 'tool.vgaudit.' out of the names of all tables, or move "
+        "every key into [tool.vgaudit]",
+    )
 
 
 def _parsed(record: Mapping[str, Any], where: str) -> ProjectTable:

@@ -44,6 +44,7 @@ class Settings:
 
     Attributes:
         file: where it was read; None without a file.
+        nested: its keys stand in ``[tool.vgaudit]``, not bare.
         values: by the names of options that commands share.
         thresholds: by ``rule.name``.
         targets: the models that ``vgaudit check`` scans.
@@ -54,6 +55,7 @@ class Settings:
     """
 
     file: Path | None = None
+    nested: bool = True
     values: Mapping[str, Any] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
     targets: tuple[TargetSettings, ...] = ()
@@ -90,8 +92,9 @@ class Settings:
             visible(str(self.file)) if self.file else "pyproject.toml or vgaudit.toml"
         )
         if not self.targets:
+            table = "tool.vgaudit.targets" if self.nested else "targets"
             raise BadConfig(
-                f"no targets: {where} has no [[tool.vgaudit.targets]]",
+                f"no targets: {where} has no [[{table}]]",
                 hint="add a table with name and model for each, or use `vgaudit scan`",
             )
         known = {target.name: target for target in self.targets}
