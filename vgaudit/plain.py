@@ -77,6 +77,15 @@ def visible(text: str, *, length: int = NAME_LENGTH) -> str:
     return _shortened("".join(spelled), length)
 
 
+def kind_of(value: object) -> str:
+    """Returns what a value is in a sentence: ``an int``, ``a list`` or ``None``."""
+    if value is None:
+        return "None"
+    name = visible(type(value).__name__)
+    # A word that begins with u mostly sounds like "you": a UNet, a uint8.
+    return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
+
+
 def _shortened(text: str, length: int) -> str:
     if len(text) <= length:
         return text

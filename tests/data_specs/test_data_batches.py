@@ -330,6 +330,16 @@ def test_nothing_finite_is_nothing_measured() -> None:
     )
 
 
+def test_one_batch_is_not_counted() -> None:
+    with pytest.raises(NothingMeasured) as caught:
+        list(from_object([(BAD, Y)], OPTIONS))
+
+    assert caught.value.message == (
+        "the only batch of Python object of type list holds NaN or infinity: "
+        "1 element of its inputs is NaN or infinite"
+    )
+
+
 def test_no_batch_is_nothing_measured() -> None:
     batches = from_object([], OPTIONS)
     with pytest.raises(NothingMeasured) as caught:

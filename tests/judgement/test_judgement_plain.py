@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vgaudit.flow import Interval
-from vgaudit.plain import NAME_LENGTH, to_json, to_plain, visible
+from vgaudit.plain import NAME_LENGTH, kind_of, to_json, to_plain, visible
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -95,3 +95,12 @@ def test_a_long_name_keeps_both_ends() -> None:
     assert shown.startswith("aaa")
     assert shown.endswith("bbb")
     assert len(shown) == NAME_LENGTH
+
+
+def test_kinds_are_named_as_in_a_sentence() -> None:
+    class UNet:
+        pass
+
+    said = [kind_of(value) for value in (1, [], None, ValueError(), UNet(), {})]
+
+    assert said == ["an int", "a list", "None", "a ValueError", "a UNet", "a dict"]

@@ -108,8 +108,8 @@ def test_unknown_arguments_are_named(code: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("number", "returned a int, not a torch.nn.Module"),
-        ("nothing", "returned a NoneType, not a torch.nn.Module"),
+        ("number", "returned an int, not a torch.nn.Module"),
+        ("nothing", "returned None, not a torch.nn.Module"),
         ("leaves", "called sys.exit(3)"),
         ("fails", "raised ValueError: two lines"),
         ("CODE", "has no 'CODE'"),

@@ -133,7 +133,12 @@ def _nothing(spec: str, drawn: int, bad: dict[int, str]) -> NothingMeasured:
             f"the data holds no sample: {spec}", hint="give data with at least one"
         )
     first = next(iter(bad.values()))
+    if drawn == 1:
+        told = f"the only batch of {spec} holds NaN or infinity: {first}"
+    else:
+        told = f"all {drawn} batches of {spec} hold NaN or infinity; in the first, "
+        told += first
     return NothingMeasured(
-        f"all {drawn} batches of {spec} hold NaN or infinity; in the first, {first}",
+        told,
         hint="look at how the data is read and scaled, and at divisions by zero in it",
     )

@@ -20,6 +20,7 @@ from vgaudit.loading.built import Built, arguments
 from vgaudit.loading.local_file import examine
 from vgaudit.loading.seeding import seeded
 from vgaudit.loading.spec import Spec, existing, no_such_file
+from vgaudit.plain import kind_of
 
 PYTHON = ".py"
 
@@ -173,7 +174,7 @@ def check_arguments(
 def wrong_type(text: str, verb: str, value: object) -> CannotLoad:
     """Returns the error for something that is no module."""
     return CannotLoad(
-        f"{text} {verb} a {type(value).__name__}, not a torch.nn.Module",
+        f"{text} {verb} {kind_of(value)}, not a torch.nn.Module",
         hint="name a factory that returns the model",
     )
 

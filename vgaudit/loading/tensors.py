@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vgaudit.errors import CannotLoad
 from vgaudit.loading.wording import shorten
+from vgaudit.plain import kind_of
 
 MAX_DENSE = 2**26
 """Elements up to which a sparse weight is made dense: 256 MiB of float32."""
@@ -61,7 +62,7 @@ def refuse_kind(where: str, tensor: Tensor) -> None:
         raise quantized(where)
     if type(tensor) not in (Tensor, nn.Parameter):
         raise CannotLoad(
-            f"{where} is a {type(tensor).__name__}, not a plain tensor",
+            f"{where} is {kind_of(tensor)}, not a plain tensor",
             hint="save plain tensors: gather, dequantise or unwrap them first",
         )
     if tensor.is_nested or tensor.layout == torch._mkldnn:  # type: ignore[attr-defined]

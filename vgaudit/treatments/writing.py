@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vgaudit import __version__
 from vgaudit.conversion import Edit
 from vgaudit.errors import CannotLoad, CannotWrite
-from vgaudit.plain import visible
+from vgaudit.plain import kind_of, visible
 from vgaudit.treatments import recipe as recipes
 from vgaudit.treatments.recipe import Architecture, Recipe, code_of
 from vgaudit.treatments.steps import steps_of
@@ -300,8 +300,7 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     for key, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise CannotWrite(
-                f"{visible(key)} is a {type(value).__name__}, which safetensors "
-                "cannot hold",
+                f"{visible(key)} is {kind_of(value)}, which safetensors cannot hold",
                 hint="give a name that ends in .pt, for the whole module",
             )
         found[key] = value
