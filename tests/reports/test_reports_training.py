@@ -16,7 +16,7 @@ from tests.training.courses import net, options, record
 from vgaudit.compare import compare
 from vgaudit.judge import judge
 from vgaudit.reports import retraining as words
-from vgaudit.retraining import Epoch, LayerGradient, Retraining, Run
+from vgaudit.retraining import Against, Epoch, LayerGradient, Retraining, Run
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +173,58 @@ def test_json_fits_its_schema(cli, done) -> None:
     record = json.loads(words.render(done, None, form="json"))
     record["retraining"]["run"]["epochs"][0]["spread"] = "wide"
     assert not check.is_valid(record)
+
+
+@pytest.mark.parametrize(
+    ("difference", "outcome", "plain", "cells"),
+    [
+        (-0.2125, "worse", "worse than", ["worse", "−21.2", "4.8", "400"]),
+        (0.0, "same", "no better than", ["no better", "0.0", "4.8", "400"]),
+        (0.30, "better", "better than", ["better", "30.0", "4.8", "400"]),
+    ],
+)
+def test_the_page_says_plainly_how_the_treatment_stands(
+    done, difference, outcome, plain, cells
+) -> None:
+    judged = Against(
+        control="adam",
+        outcome=outcome,
+        difference=difference,
+        uncertainty=0.048,
+        samples=400,
+    )
+    told = replace(done, against=(judged,))
+    page = read(words.render(told, None, form="html"))
+    text = words.render(told, None, form="text")
+
+    (sentence,) = (x for x in text.splitlines() if f"sdagd is {plain} adam: " in x)
+    assert "points of accuracy (± 4.8 on 400 samples)" in sentence
+    assert ("train with adam instead" in sentence) == (outcome == "worse")
+    head = [x.text for x in page.every("p", "said")]
+    assert f"{sentence}." in head
+    assert f"{sentence}." in [x.text for x in page.every("p", "place")]
+    heads, row = table(page, "The treatment against each control")
+    assert "difference in points of accuracy" in heads
+    assert ["adam", *cells] == row
+
+
+def test_a_page_names_losses_and_failures_without_points(done) -> None:
+    lost = Against(control="adam", outcome="worse", difference=0.5, uncertainty=None)
+    by_loss = replace(done, metric="", against=(lost,))
+    page = read(words.render(by_loss, None, form="html"))
+    heads, row = table(page, "The treatment against each control")
+
+    assert "difference in validation loss" in heads
+    assert ["adam", "worse", "0.5000", "–", "12"] == row
+    assert any("+0.5000 of validation loss" in x.text for x in page.every("p", "said"))
+
+    failed = replace(done.controls[0], failed="it diverged")
+    none = Against(control="adam", outcome="", difference=None, uncertainty=None)
+    page = read(
+        words.render(
+            replace(done, controls=(failed,), against=(none,)), None, form="html"
+        )
+    )
+    said = "adam failed, and nothing can be compared with it: it diverged."
+    assert said in [x.text for x in page.every("p", "said")]
+    assert table(page, "The treatment against each control")[1][1] == "not comparable"

@@ -146,7 +146,7 @@ def test_a_training_has_its_curves_its_heatmap_and_its_controls() -> None:
 
     assert "Learning curves" in headings
     assert "Layers over epochs: sdagd" in headings
-    assert ["adam", "better", "0.4000", "0.0500"] == against[1]
+    assert ["adam", "better", "40.0", "5.0", "100"] == against[1]
     assert 3 == len(list(page.every("div", "panel")))
     # Both runs are in every panel.
     for panel in page.every("div", "panel"):

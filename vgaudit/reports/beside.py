@@ -56,17 +56,26 @@ def verdict(done: Retraining, judged: Against) -> str:
     return f"{ours} is no better than {theirs}: {figures}"
 
 
+def scale(done: Retraining) -> tuple[str, int]:
+    """Returns the unit of a difference from a control, and its decimals.
+
+    Accuracies differ by points: hundredths.
+    """
+    if done.metric == "accuracy":
+        return "points of accuracy", 1
+    return visible(done.metric) or "validation loss", 4
+
+
 def _difference(done: Retraining, judged: Against) -> str:
     assert judged.difference is not None
-    if done.metric == "accuracy":
-        text = f"{_signed(100 * judged.difference)} points of accuracy"
-        if judged.uncertainty is not None:
-            samples = f"{judged.samples or done.split.valid:,} samples"
-            text += f" (± {100 * judged.uncertainty:.1f} on {samples})"
-        return text
-    if done.metric:
-        return f"{_signed(judged.difference, digits=4)} of {done.metric}"
-    return f"{_signed(judged.difference, digits=4)} of validation loss"
+    unit, digits = scale(done)
+    if digits > 1:
+        return f"{_signed(judged.difference, digits=digits)} of {unit}"
+    text = f"{_signed(100 * judged.difference)} {unit}"
+    if judged.uncertainty is not None:
+        samples = f"{judged.samples or done.split.valid:,} samples"
+        text += f" (± {100 * judged.uncertainty:.1f} on {samples})"
+    return text
 
 
 def _signed(value: float, *, digits: int = 1) -> str:

@@ -11,6 +11,7 @@ from vgaudit.conversion import Conversion
 from vgaudit.findings import Finding, Level
 from vgaudit.flow import Audit
 from vgaudit.plain import visible
+from vgaudit.reports import beside
 from vgaudit.reports.charts import heatmap, learning, overlay, profile
 from vgaudit.reports.charts import own as own_figures
 from vgaudit.reports.charts.figure import Figure, Grid, called, figure
@@ -27,13 +28,16 @@ MOST = 60
 
 MOST_HEATMAPS = 4
 
+OUTCOMES = {"better": "better", "same": "no better", "worse": "worse"}
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with a heading of its own."""
+    """A table with a heading of its own, and what it says in sentences."""
 
     title: str
     grid: Grid
+    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """All that the template of a change shows."""
+    """All that the template of a change shows.
+
+    Attributes:
+        lead: one sentence below the headline. said: more, each on a line of its own.
+    """
 
     version: str = __version__
     target: str
@@ -67,6 +75,7 @@ class View:
     mark: str
     headline: str
     lead: str
+    said: tuple[str, ...] = ()
     blocks: tuple[Block, ...]
     notes: tuple[str, ...] = ()
 
@@ -147,6 +156,7 @@ def retraining(done: Retraining, found: Comparison | None) -> View:
         mark=found.verdict if found is not None else "same",
         headline=moved(found) if found is not None else _trained(done),
         lead=" ".join(filter(None, lead)),
+        said=tuple(_sentence(done, one) for one in beside.sentences(done)),
         blocks=tuple(blocks),
         notes=_notes((*_said(done), *done.notes), done.written),
     )
@@ -296,19 +306,36 @@ def _beside(done: Retraining) -> Iterator[Table]:
 
 def _against(done: Retraining) -> Iterator[Table]:
     if done.against:
-        unit = called(done.metric) or "validation loss"
+        unit, _ = beside.scale(done)
         columns = ("control", "the treatment is", f"#difference in {unit}", "#±")
-        rows = tuple(map(_against_cells, done.against))
-        yield Table("The treatment against each control", Grid(columns, rows))
+        rows = tuple(_against_cells(done, judged) for judged in done.against)
+        said = (beside.verdict(done, judged) for judged in done.against)
+        yield Table(
+            "The treatment against each control",
+            Grid((*columns, "#samples"), rows),
+            tuple(_sentence(done, one) for one in said),
+        )
 
 
-def _against_cells(one: Against) -> tuple[str, ...]:
+def _against_cells(done: Retraining, one: Against) -> tuple[str, ...]:
+    _, digits = beside.scale(done)
+    scale = 100.0 if digits == 1 else 1.0
+    figures = (
+        None if x is None else scale * x for x in (one.difference, one.uncertainty)
+    )
     return (
         called(one.control),
-        one.outcome or "not comparable",
-        figure(one.difference, 4),
-        figure(one.uncertainty, 4),
+        OUTCOMES.get(one.outcome, "not comparable"),
+        *(figure(x, digits) for x in figures),
+        f"{one.samples or done.split.valid:,}" if one.outcome else "–",
     )
+
+
+def _sentence(done: Retraining, said: str) -> str:
+    """Returns a sentence of a report; names of runs are written as they are."""
+    named = any(said.startswith(run.name) for run in (done.run, *done.controls))
+    begun = said if named else said[:1].upper() + said[1:]
+    return begun.rstrip(".") + "."
 
 
 def _notes(lines: Sequence[str], written: Sequence[str]) -> tuple[str, ...]:
