@@ -228,3 +228,31 @@ def test_a_page_names_losses_and_failures_without_points(done) -> None:
     said = "adam failed, and nothing can be compared with it: it diverged."
     assert said in [x.text for x in page.every("p", "said")]
     assert table(page, "The treatment against each control")[1][1] == "not comparable"
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [
+        ("adam",),
+        ("adam", "readout"),
+        ("adam", "readout", "centred-adam", "sgd", "adamw"),
+        ("adam:lr=0.003,beta1=0.8", "sgd:lr=0.05", "adam:lr=1e-06,beta2=0.9999999999"),
+    ],
+)
+def test_tables_of_any_number_of_runs_fit_80_columns(done, controls) -> None:
+    several = tuple(replace(done.controls[0], name=name) for name in controls)
+    told = replace(done, controls=several, against=())
+    text = words.render(told, None, form="text").split("\n\n")
+    blocks = [b.splitlines() for b in text if "gradient wander, decades" in b]
+
+    assert all(len(line) <= 80 for block in blocks for line in block)
+    names = [name for block in blocks for name in block[0].split()]
+    shown = [n for n in controls if len(n) < 26]
+    assert ["before", "sdagd", *shown] == [n for n in names if "…" not in n]
+    assert len(names) == 2 + len(controls)
+    page = read(words.render(told, None, form="html"))
+    rows = {label: cells for label, *cells in table(page, "The kept epoch of each run")}
+    for label in ("accuracy", "epoch", "gradient wander, decades", "seconds"):
+        lines = [line for b in blocks for line in b if line.startswith(f"{label} ")]
+        cells = " ".join(line.removeprefix(label) for line in lines).split()
+        assert cells == " ".join(rows[label]).split()

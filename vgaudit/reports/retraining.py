@@ -30,8 +30,12 @@ DERIVED = {"Epoch": ("spread", "uniformity"), "Run": ("wander",)}
 MOST = 12
 """Epochs that text shows; JSON has them all."""
 
-LABEL = 32
-COLUMN = 14
+WIDTH = 80
+LABEL = 28
+LEAST_COLUMN, MOST_COLUMN = 13, 26
+"""Of a run: names up to one less are shown whole."""
+
+OWN_LABEL = 32
 WIDE = 18
 
 
@@ -149,10 +153,20 @@ def _head(done: Retraining) -> Iterator[str]:
 
 
 def _runs(done: Retraining) -> Iterator[str]:
-    """Yields the figures of the kept epochs side by side, from the same start."""
-    names = tuple(visible(name, length=COLUMN - 1) for name in heads(done))
-    for row in (Row("", names), *side_by_side(done)):
-        yield f"{row.label:<{LABEL}}" + "".join(f"{x:>{COLUMN}}" for x in row.cells)
+    """Yields the figures of the kept epochs side by side, from the same start.
+
+    What is too wide for one table stands in several, one below the other.
+    """
+    names = tuple(visible(name, length=MOST_COLUMN - 1) for name in heads(done))
+    rows = (Row("", names), *side_by_side(done))
+    column = max(LEAST_COLUMN, *(len(name) + 1 for name in names))
+    several = (WIDTH - LABEL) // column
+    for first in range(0, len(names), several):
+        if first:
+            yield ""
+        for row in rows:
+            cells = row.cells[first : first + several]
+            yield f"{row.label:<{LABEL}}" + "".join(f"{x:>{column}}" for x in cells)
     for run in (done.run, *done.controls):
         yield from _figures(run)
 
@@ -163,12 +177,12 @@ def _figures(run: Run) -> Iterator[str]:
     if not shown:
         return
     heads = "".join(f"{name:>{WIDE}}" for name, _ in shown)
-    yield f"{visible(run.name, length=LABEL):<{LABEL}}{heads}"
+    yield f"{visible(run.name, length=OWN_LABEL):<{OWN_LABEL}}{heads}"
     names = dict.fromkeys(name for _, epoch in shown for name in epoch.figures)
     for name in names:
         cells = (number_cell(epoch.figures.get(name)) for _, epoch in shown)
         row = "".join(f"{cell:>{WIDE}}" for cell in cells)
-        yield f"  {visible(name):<{LABEL - 2}}{row}"
+        yield f"  {visible(name):<{OWN_LABEL - 2}}{row}"
 
 
 def _closing(done: Retraining, resume: str) -> Iterator[str]:
