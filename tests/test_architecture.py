@@ -26,6 +26,7 @@ WORDS = {
     "plain",
     "ranks",
     "retraining",
+    "scores",
     "suite",
     "terms",
     "typed",
@@ -51,7 +52,7 @@ PARTS = {
     "training",
     "treatments",
 }
-TORCH = PARTS | {"doctor", "measure", "spreading", "repair", "worker"}
+TORCH = PARTS | {"doctor", "measure", "scoring", "spreading", "repair", "worker"}
 
 # What each part may import of vgaudit, beside itself and the words. The package
 # itself (its version) counts as a word.
@@ -71,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "repair": PARTS | {"judge", "rules"},
     "spreading": {"distributed", "loading", "probe", "treatments"},
     "measure": {"loading", "data", "distributed", "probe", "spreading", "treatments"},
+    "scoring": {"data", "measure", "probe", "training"},
     "doctor": set(),
     "worker": TORCH | {"judge", "sandbox"},
     "boot": {"worker"},

@@ -118,8 +118,20 @@ def clears(winner: Estimate, other: Estimate, *, metric: str, judged: int) -> bo
     if not ahead.low > 0.0:
         return False
     if metric == "accuracy":
-        shares = [min(max(x, 0.0), 1.0) for x in (winner.mean, other.mean)]
-        variance = math.fsum(x * (1.0 - x) for x in shares)
-        return gain > 1.96 * math.sqrt(variance / max(judged, 1))
+        return gain > accuracies_apart((winner.mean, judged), (other.mean, judged))
     residual = 1.0 - other.mean if metric == "R²" else -other.mean
     return gain > TIE * abs(residual)
+
+
+def accuracies_apart(one: tuple[float, int], other: tuple[float, int]) -> float:
+    """Returns the 95 % half width of the difference of two accuracies.
+
+    Of two independent binomials: on the safe side where the samples are the same.
+
+    Args:
+        one: a share, and the number of samples behind it.
+        other: the same of the other.
+    """
+    parts = ((min(max(share, 0.0), 1.0), samples) for share, samples in (one, other))
+    variance = math.fsum(x * (1.0 - x) / max(samples, 1) for x, samples in parts)
+    return 1.96 * math.sqrt(variance)

@@ -8,6 +8,7 @@ the best of several needs no correction.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -294,3 +295,17 @@ class Fixing:
     def floor(self) -> float:
         """The better of the model as it came and of the best constant answer."""
         return max(x for x in (self.base, self.chance, -math.inf) if x is not None)
+
+
+def keeper(found: Fixing) -> Attempt:
+    """Returns the training whose weights are kept, by the samples that choose.
+
+    The best seed of the proof; where nothing was proven, the best training of all.
+    """
+    lone = found.status == "unproven"
+    return first_best(found.attempts if lone else found.proofs(found.kept))
+
+
+def first_best(attempts: Sequence[Attempt]) -> Attempt:
+    """Returns the first of the trainings that chose best; NaN is worst."""
+    return max(attempts, key=lambda a: -math.inf if math.isnan(a.chosen) else a.chosen)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import nn
 
 from vgaudit import data
 from vgaudit.errors import NothingMeasured
@@ -20,6 +21,7 @@ from vgaudit.flow import (
     GradientFlow,
     NotMeasured,
     Precision,
+    RunFacts,
     Structure,
 )
 from vgaudit.job import ScanJob
@@ -34,12 +36,17 @@ if TYPE_CHECKING:
     from vgaudit.distributed.group import Group
 
 Progress = Callable[[str], object]
+Then = Callable[[nn.Module, data.Batches, data.Loss | None], object]
 
 _ALERT = re.compile(r"^(\S+) does not have a deterministic implementation")
 
 
 def measure(
-    job: ScanJob, progress: Progress | None = None, group: Group | None = None
+    job: ScanJob,
+    progress: Progress | None = None,
+    group: Group | None = None,
+    *,
+    then: Then | None = None,
 ) -> Audit:
     """Returns the measurement that a job asks for.
 
@@ -51,6 +58,8 @@ def measure(
         progress: told the name of each phase as it begins; where it answers True,
             the scan ends with the batches that it has measured.
         group: the ranks that share the scan; each returns the whole.
+        then: is given the model, its batches and the loss once they are measured;
+            nothing that it does enters the audit.
 
     Raises:
         VgauditError: the model or its data cannot be loaded or run, or nothing
@@ -85,14 +94,22 @@ def measure(
                 sharing=spread.sharing() if spread else _sharing(group),
             )
         flow, facts = data.settle(flow, batches.facts, loss)
+    run = _circumstances(flow, alerts, started=started, group=group)
+    if then is not None and flow.batches:
+        then(loaded.module, batches, loss)
+    return Audit(target=target, data=facts, run=run, flow=flow)
+
+
+def _circumstances(
+    flow: GradientFlow, alerts: list[str], *, started: float, group: Group | None
+) -> RunFacts:
     run = run_facts(
         flow.device,
-        job.probe.seed,
+        flow.seed,
         started=started,
         nondeterministic=tuple(sorted(set(alerts))),
     )
-    run = replace(run, world_size=1 if group is None else group.size)
-    return Audit(target=target, data=facts, run=run, flow=flow)
+    return replace(run, world_size=1 if group is None else group.size)
 
 
 def _sharing(group: Group | None) -> Sharing | None:

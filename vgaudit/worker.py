@@ -127,6 +127,16 @@ def _among_ranks(
         yield group
 
 
+def score(record: dict[str, Any], parent: Parent) -> Any:
+    """Returns the audit of a scan job, and how good its model is on labelled data."""
+    parent("starting torch")
+    from vgaudit.scoring import measure_and_score
+
+    job = _scan_job(record)
+    with _among_ranks(parent, job.probe.device) as group:
+        return measure_and_score(job, parent, group)
+
+
 def inspect(record: dict[str, Any], progress: Progress) -> Any:
     """Returns what a file is, without running anything that is in it."""
     progress("starting torch")
@@ -226,6 +236,7 @@ TASKS: dict[str, Task] = {
     "inspect": inspect,
     "retrain": retrain,
     "scan": scan,
+    "score": score,
     "structure": structure,
 }
 

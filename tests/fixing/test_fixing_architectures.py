@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from benchmarks.detection.build import Spec, build
 from benchmarks.detection.tasks import task
 from tests.fixing.models import fixed
-from vgaudit.fixing import FixOptions
-from vgaudit.repair.verdict import keeper
+from vgaudit.fixing import FixOptions, keeper
 
 OPTIONS = FixOptions(budget=1e6, trials=4, most_steps=160, valid_split=0.4)
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.fixing.made import fixing, plan, played, proofs
 from vgaudit.estimates import difference, estimate
-from vgaudit.fixing import FAMILIES, Arm
-from vgaudit.repair.verdict import judged, keeper
+from vgaudit.fixing import FAMILIES, Arm, keeper
+from vgaudit.repair.verdict import judged
 
 GOOD, FAIR, POOR = (0.90, 0.91, 0.92), (0.70, 0.71, 0.72), (0.10, 0.10, 0.10)
 MIXED = (0.10, 0.10, 0.90)

@@ -244,7 +244,12 @@ def gate(name: str, low: float, high: float, *, kind: str = "sigmoid") -> GateFl
 def rows(found: Comparison) -> dict[str, list[str]]:
     """What HTML shows, row by row, once text shows the same."""
     page = read(render(found, form="html"))
-    cells = {label: values for label, *values in page.one("table").rows()}
+    (table,) = (
+        x
+        for x in page.every("table")
+        if x.attributes["aria-label"] == "Before and after"
+    )
+    cells = {label: values for label, *values in table.rows()}
     text = render(found, form="text").splitlines()
     for label in [x for x in cells if x.startswith("most saturated")]:
         (line,) = [x for x in text if x.startswith(label)]

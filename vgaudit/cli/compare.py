@@ -39,10 +39,11 @@ def compare(
     terminal: g.Terminal,
     trust: g.Trust,
 ) -> int:
-    """Show which findings are gone, new and kept, and how the figures moved.
+    """Show accuracy, loss and gradient health of two models side by side.
 
-    Models are scanned on the same data, in processes of their own; reports are read
-    as they are, without torch. Exits 1 where a finding of the level of --fail-on or
+    And which findings are gone, new and kept. Models are scanned on the same data, in
+    processes of their own, and scored on it where it has labels; reports are read as
+    they are, without torch. Exits 1 where a finding of the level of --fail-on or
     worse is new, or was milder before.
     """
     from vgaudit.cli import jobs
@@ -54,8 +55,8 @@ def compare(
 
     policy = jobs.policy(ctx.params, ctx.obj)
     outputs = Changes.chosen(ctx.params, inputs=(before, after, measuring.data))
-    old, new = sides((before, after), ctx.params, policy)
-    found = compared(old, new)
+    (old, left), (new, right) = sides((before, after), ctx.params, policy)
+    found = compared(old, new, known=(left, right))
     outputs.deliver(
         lambda form: words.render(found, form=form, top=top, reports=(old, new))
     )

@@ -1,4 +1,4 @@
-"""``vgaudit schema``: the JSON schema of a report, of several, or of a training."""
+"""``vgaudit schema``: the JSON schema of a report, of several, or of a change."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class Of(StrEnum):
     report = "report"
     check = "check"
     retrain = "retrain"
+    compare = "compare"
 
 
 def schema(
@@ -21,7 +22,7 @@ def schema(
         Of,
         typer.Argument(
             help="report: one report. check: those on all targets of a configuration. "
-            "retrain: one training.",
+            "retrain: one training. compare: one comparison.",
         ),
     ] = Of.report,
 ) -> int:
@@ -30,12 +31,13 @@ def schema(
     Within one major version of the schema, fields are only added.
     """
     from vgaudit.cli.output import show
-    from vgaudit.reports import json, retraining, suites
+    from vgaudit.reports import comparison, json, retraining, suites
 
     schemas = {
         Of.report: json.schema,
         Of.check: suites.schema_of_suites,
         Of.retrain: retraining.schema,
+        Of.compare: comparison.schema,
     }
     show(schemas[of]())
     return 0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from vgaudit.compare import Known
 from vgaudit.errors import BadConfig
 from vgaudit.findings import Report
 from vgaudit.judge import Policy
 from vgaudit.plain import visible
+
+Part = Literal["before", "after"]
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -27,8 +30,10 @@ def _named(spec: str) -> tuple[str, str]:
 
 def sides(
     specs: tuple[str, str], given: Mapping[str, Any], policy: Policy
-) -> tuple[Report, Report]:
-    """Returns both reports; models are scanned one after the other, on the same data.
+) -> tuple[tuple[Report, Known], tuple[Report, Known]]:
+    """Returns both reports, each with what else is known of its model.
+
+    Models are scanned one after the other, on the same data, and scored on it.
 
     Args:
         specs: a report or a model each.
@@ -39,7 +44,7 @@ def sides(
         VgauditError: a report cannot be read, a model cannot be loaded or run.
     """
     first, second = (
-        _archived(spec, number, same=specs[0] == specs[1], policy=policy)
+        _archived(spec, _part(spec, number, specs), policy)
         if is_report(spec)
         else _scanned(spec, given, policy)
         for number, spec in enumerate(specs)
@@ -47,37 +52,47 @@ def sides(
     return first, second
 
 
-def _archived(spec: str, number: int, *, same: bool, policy: Policy) -> Report:
-    """Returns a report, or the verdict on a scan in the report of a change.
+def _part(spec: str, number: int, specs: tuple[str, str]) -> Part:
+    """Returns which scan of the report of a change is meant.
 
-    Of the report of a training the scan after it is meant; of one that is named twice
-    the scan before it comes first.
+    The one after it; of a report that is named twice the one before comes first.
     """
+    part = _named(spec)[1]
+    if part == "before" or (not part and number == 0 and specs[0] == specs[1]):
+        return "before"
+    return "after"
+
+
+def _archived(spec: str, part: Part, policy: Policy) -> tuple[Report, Known]:
+    """Returns a report, or the verdict on a scan in the report of a change."""
     from vgaudit.cli.output import read
     from vgaudit.judge import judge
     from vgaudit.reports.archive import archived
     from vgaudit.reports.json import parse
 
-    file, part = _named(spec)
+    file, named = _named(spec)
     text = read(Path(file))
     change = archived(text)
     if change is not None:
-        before = part == "before" or (same and not part and number == 0)
-        return judge(change.scan("before" if before else "after"), policy)
-    if part:
+        report = judge(change.scan(part), policy)
+        return report, Known(name=f"{file}#{part}", score=change.score(part))
+    if named:
         raise BadConfig(
-            f"{visible(file)} is the report of one scan and has no {part}",
-            hint=f"name it without #{part}",
+            f"{visible(file)} is the report of one scan and has no {named}",
+            hint=f"name it without #{named}",
         )
-    return parse(text)
+    return parse(text), Known(name=spec)
 
 
-def _scanned(spec: str, given: Mapping[str, Any], policy: Policy) -> Report:
+def _scanned(
+    spec: str, given: Mapping[str, Any], policy: Policy
+) -> tuple[Report, Known]:
     from vgaudit.cli import jobs
     from vgaudit.cli.process import run
     from vgaudit.cli.progress import Phases
     from vgaudit.judge import judge
-    from vgaudit.reports.json import parse_audit
+    from vgaudit.reports.json import validated
+    from vgaudit.scores import Scored
 
     mine = {
         **given,
@@ -91,5 +106,7 @@ def _scanned(spec: str, given: Mapping[str, Any], policy: Policy) -> Report:
     }
     job, limits = jobs.scan_job(mine), jobs.limits(mine)
     with Phases(silent=given["no_progress"], quiet=given["quiet"]) as phases:
-        audit = parse_audit(run("scan", job, limits=limits, watcher=phases))
-    return judge(audit, policy)
+        answer = run("score", job, limits=limits, watcher=phases)
+    found = validated(Scored, answer, "a vgaudit measurement")
+    known = Known(name=spec, score=found.score, unscored=found.unscored)
+    return judge(found.audit, policy), known

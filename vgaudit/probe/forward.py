@@ -86,7 +86,7 @@ def forward(
         raise failure(error, setting.model, recorder) from error
     if any(_REENTRANT in str(warning.message) for warning in said):
         recorder.recording.unmeasured["activation checkpointing"] = _REENTRANT_WHY
-    chosen = _select(value, setting.output)
+    chosen = select(value, setting.output)
     outputs = differentiable(chosen)
     if not outputs:
         raise _no_gradient(chosen, setting.twin, recorder)
@@ -131,7 +131,12 @@ def _loss(loss: Loss, output: Any, labels: Any) -> Tensor:
     return value.reshape(())
 
 
-def _select(value: Any, output: str | None) -> Any:
+def select(value: Any, output: str | None) -> Any:
+    """Returns the output of an index or key; all of it without one.
+
+    Raises:
+        CannotRun: there is none.
+    """
     if output is None:
         return value
     try:

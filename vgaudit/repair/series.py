@@ -13,13 +13,20 @@ from dataclasses import dataclass
 from torch import nn
 
 from vgaudit.conversion import Edit
-from vgaudit.fixing import Arm, Attempt, Fixing, FixOptions, Plan
+from vgaudit.fixing import (
+    Arm,
+    Attempt,
+    Fixing,
+    FixOptions,
+    Plan,
+    first_best,
+    keeper,
+)
 from vgaudit.repair.bench import Bench, Made, Turn
 from vgaudit.repair.ledger import Finished, Ledger
 from vgaudit.repair.planning import planned, sentence
 from vgaudit.repair.selection import rounds
 from vgaudit.repair.sharing import ONE, Sharing
-from vgaudit.repair.verdict import first_best, keeper
 from vgaudit.repair.watching import Stoppable
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.checkpoint import Interrupted

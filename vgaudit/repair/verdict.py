@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from vgaudit.estimates import Estimate, clears
 from vgaudit.findings import Report
-from vgaudit.fixing import CONTROLS, Attempt, Family, Fixing, Status
+from vgaudit.fixing import CONTROLS, Attempt, Family, Fixing, Status, first_best
 
 _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
 
@@ -78,20 +77,6 @@ def _lone_words(found: Fixing, single: Attempt) -> str:
     if _clears(found, found.estimate(found.best), _floor(found)):
         return f"{lone}{found.best} is so too, but does not clear {found.control}"
     return f"{lone}no arm is beyond doubt: another seed may not learn"
-
-
-def keeper(found: Fixing) -> Attempt:
-    """Returns the training whose weights are kept, by the samples that choose.
-
-    The best seed of the proof; where nothing was proven, the best training of all.
-    """
-    lone = found.status == "unproven"
-    return first_best(found.attempts if lone else found.proofs(found.kept))
-
-
-def first_best(attempts: Sequence[Attempt]) -> Attempt:
-    """Returns the first of the trainings that chose best; NaN is worst."""
-    return max(attempts, key=lambda a: -math.inf if math.isnan(a.chosen) else a.chosen)
 
 
 def above(found: Fixing, score: float) -> bool:

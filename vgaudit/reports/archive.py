@@ -20,6 +20,7 @@ from vgaudit.flow import Audit
 from vgaudit.reports import comparison, fixing, retraining
 from vgaudit.reports.json import KINDS, check_version, validated
 from vgaudit.retraining import Retraining
+from vgaudit.scores import Score, of_repair, of_training
 
 T = TypeVar("T")
 Part = Literal["before", "after"]
@@ -37,6 +38,7 @@ class Archived:
             kind in text.
         top: the rows that its own command shows, if nothing else is asked for.
         before, after: its scans, where it holds them.
+        scores: of the model before and after, where it holds them.
     """
 
     kind: str
@@ -44,6 +46,11 @@ class Archived:
     top: int = comparison.MOST
     before: Audit | None = None
     after: Audit | None = None
+    scores: tuple[Score | None, Score | None] = (None, None)
+
+    def score(self, part: Part) -> Score | None:
+        """Returns how good the model of one of its scans is; None if unknown."""
+        return self.scores[0 if part == "before" else 1]
 
     def scan(self, part: Part) -> Audit:
         """Returns one of its scans.
@@ -87,7 +94,7 @@ def _training(record: dict[str, Any]) -> Archived:
     def render(form: str, top: int) -> str:
         return retraining.render(done, both, form=form, top=top, resume=RESUME)
 
-    return _scanned("retraining", done, render)
+    return _scanned("retraining", done, render, of_training(done))
 
 
 def _conversion(record: dict[str, Any]) -> Archived:
@@ -105,7 +112,7 @@ def _repair(record: dict[str, Any]) -> Archived:
     def render(form: str, _top: int) -> str:
         return fixing.render(done, form=form, resume=RESUME)
 
-    return _scanned("fixing", done, render)
+    return _scanned("fixing", done, render, of_repair(done))
 
 
 def _compared(record: dict[str, Any]) -> Archived:
@@ -118,11 +125,18 @@ def _compared(record: dict[str, Any]) -> Archived:
 
 
 def _scanned(
-    key: str, done: Retraining | Conversion | Fixing, render: Callable[[str, int], str]
+    key: str,
+    done: Retraining | Conversion | Fixing,
+    render: Callable[[str, int], str],
+    scores: tuple[Score | None, Score | None] = (None, None),
 ) -> Archived:
     """Returns the report on a change that was scanned before and after."""
     return Archived(
-        kind=KINDS[key], render=render, before=done.before, after=done.after
+        kind=KINDS[key],
+        render=render,
+        before=done.before,
+        after=done.after,
+        scores=scores,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vgaudit.compare import Comparison, Figures
@@ -14,7 +15,9 @@ from vgaudit.findings import Finding, Report
 from vgaudit.flow import Source
 from vgaudit.plain import to_plain, visible
 from vgaudit.reports import html
+from vgaudit.reports.json import schema as schema_of
 from vgaudit.reports.moved import counted, shifted
+from vgaudit.reports.sides import described, score_rows, scored_on, sides_of
 from vgaudit.rules.wording import count, decades, number, percent
 from vgaudit.typed import Mismatch, typed
 
@@ -47,7 +50,53 @@ def render(
     if form == "json":
         record = {"schema_version": SCHEMA_VERSION, "comparison": to_plain(comparison)}
         return json.dumps(record, allow_nan=False, indent=1) + "\n"
-    return "\n".join(comparison_lines(comparison, top)) + "\n"
+    lines = [*_sides(comparison), *_scores(comparison)]
+    if lines:
+        lines.append("gradient health")
+    lines += comparison_lines(comparison, top, notes=comparison.notes)
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonDocument:
+    """What ``render`` writes as JSON."""
+
+    schema_version: str
+    comparison: Comparison
+
+
+def schema() -> str:
+    """Returns the JSON schema of the report on a comparison."""
+    return schema_of(ComparisonDocument, "vgaudit report on a comparison")
+
+
+def _sides(found: Comparison) -> Iterator[str]:
+    """Yields what stands on each side, and a blank line; nothing of old reports."""
+    sides = sides_of(found)
+    for when, side in sides:
+        words = dict(described(side))
+        model = words.pop("model", "")
+        head = visible(side.name) or model
+        yield f"{when:<8}{head}"
+        about = f"{model}: " if model and model != head else ""
+        what = f"{about}{words['architecture']}, {words['size']}"
+        for text in (what, f"on {words['measured on']}; loss {words['loss']}"):
+            yield from _lines(text, "        ", "          ")
+    if sides:
+        yield ""
+
+
+def _scores(found: Comparison) -> Iterator[str]:
+    """Yields the scores of both sides, and a blank line; nothing where one has none."""
+    rows = score_rows(found)
+    if not rows:
+        return
+    yield f"{'':<{LABEL}}{'before':>12}{'after':>12}{'change':>12}"
+    for row in rows:
+        change = row.change if len(row.change) > 9 else f"{row.change:>9}"
+        yield f"{row.label:<{LABEL}}{row.before:>12}{row.after:>12}   {change}"
+    yield from _lines(scored_on(found))
+    yield ""
 
 
 def render_conversion(
@@ -104,12 +153,13 @@ def _conversion(done: Conversion, top: int) -> Iterator[str]:
         )
 
 
-def _lines(text: str) -> list[str]:
+def _lines(text: str, first: str = "", rest: str = "      ") -> list[str]:
     """Returns a line in as many as 80 columns make of it, the rest indented."""
     return textwrap.wrap(
         text,
         80,
-        subsequent_indent="      ",
+        initial_indent=first,
+        subsequent_indent=rest,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -160,14 +210,21 @@ def _at(source: Source | None) -> str:
     return f" ({visible(name)}:{source.line})"
 
 
-def comparison_lines(comparison: Comparison, top: int) -> Iterator[str]:
-    """Yields a comparison line by line, with at most ``top`` findings of a kind."""
+def comparison_lines(
+    comparison: Comparison, top: int, *, notes: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yields a comparison line by line, with at most ``top`` findings of a kind.
+
+    Notes stand below the verdict, which says nothing of what else differs.
+    """
     a, b = comparison.before, comparison.after
     yield f"{'':<{LABEL}}{'before':>12}{'after':>12}"
     for label, old, new in _rows(a, b):
         yield f"{label:<{LABEL}}{old:>12}{new:>12}"
     yield ""
     yield f"{comparison.verdict}: {counted(comparison)}"
+    for note in notes:
+        yield from _lines(f"note: {visible(note, length=400)}")
     moved = (*comparison.risen, *comparison.fallen)
     kept = [(f, shifted(was, f.level)) for was, f in moved]
     for mark, found in (

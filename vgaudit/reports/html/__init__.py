@@ -6,7 +6,7 @@ from vgaudit.compare import Comparison
 from vgaudit.conversion import Conversion
 from vgaudit.findings import Report
 from vgaudit.fixing import Fixing
-from vgaudit.reports.html import change, fixing, page, scan, suite
+from vgaudit.reports.html import change, fixing, page, scan, sides, suite
 from vgaudit.reports.html.change import Sides
 from vgaudit.reports.html.page import Page
 from vgaudit.retraining import Retraining
@@ -46,11 +46,11 @@ def compared(
     found: Comparison, before: Report | None = None, after: Report | None = None
 ) -> Page:
     """Returns a comparison; with both reports, its pictures too."""
-    sides = Sides(
+    scans = Sides(
         before=before.audit if before is not None else None,
         after=after.audit if after is not None else None,
     )
-    return _changed(change.comparison(found, sides))
+    return _changed(sides.named(change.comparison(found, scans), found))
 
 
 def converted(done: Conversion, found: Comparison | None = None) -> Page:

@@ -1,44 +1,16 @@
-"""Two reports side by side: what is gone, what is new, and how figures moved."""
+"""What changed from one report to another: findings, figures and scores."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from vgaudit.findings import LEVELS, Finding, Level, Optimizer, Report, Status
-from vgaudit.flow import GradientFlow
+from vgaudit.compare.figures import Figures, figures
+from vgaudit.compare.sides import Gain, Known, differences, gain, scores, side
+from vgaudit.findings import LEVELS, Finding, Level, Optimizer, Report
 
 Verdict = Literal["better", "same", "worse", "mixed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """The figures of one scan that a comparison is about.
-
-    Attributes:
-        status: of the report.
-        attenuation: trunk attenuation in decades; None where there is none.
-        spread: decades between the largest and the smallest gradient at the
-            outputs of weight layers (max/min over layers); infinite where one is 0.
-        saturated: the largest share of saturated elements of any activation that
-            can saturate, and of the state of any plain recurrent layer; gates aside,
-            None without one.
-        saturated_gate: the same of gates, those of LSTMs and GRUs among them.
-        variation: standard deviation of the output over samples, relative to its
-            size; near 0 the forward signal has collapsed.
-        errors, warnings: number of findings.
-    """
-
-    status: Status
-    attenuation: float | None
-    spread: float | None
-    saturated: float | None
-    variation: float | None
-    errors: int
-    warnings: int
-    saturated_gate: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +26,9 @@ class Comparison:
             that rose counts as new at its level, one that fell as gone at the old.
         healthy: the first scan found nothing to treat.
         optimizer, thresholds: what the second report was judged by.
+        gain: how the scores moved; None where the sides have nothing in common.
+        notes: where the sides differ beside their findings, one sentence each: another
+            architecture, other data.
     """
 
     before: Figures
@@ -66,6 +41,8 @@ class Comparison:
     optimizer: Optimizer = "sgd"
     thresholds: dict[str, float] = field(default_factory=dict)
     kept_from: tuple[Level, ...] = ()
+    gain: Gain | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def risen(self) -> tuple[tuple[Level, Finding], ...]:
@@ -93,8 +70,18 @@ class Comparison:
         return compared(self).fragment()
 
 
-def compare(before: Report, after: Report) -> Comparison:
-    """Returns what changed from one report to another."""
+def compare(
+    before: Report, after: Report, *, known: tuple[Known, Known] = (Known(), Known())
+) -> Comparison:
+    """Returns what changed from one report to another.
+
+    Args:
+        before: a report.
+        after: a later one, or that of another model.
+        known: what is known of each beside the report.
+    """
+    sides = side(before, known[0].name), side(after, known[1].name)
+    judged = scores((before, after), known)
     matched = list(pairs(before.findings, after.findings))
     old = {id(a) for a, _ in matched}
     was = {id(b): a.level for a, b in matched}
@@ -105,8 +92,8 @@ def compare(before: Report, after: Report) -> Comparison:
     better = [a for a, b in moved if _rank(b) > _rank(a)]
     worse = [b for a, b in moved if _rank(b) < _rank(a)]
     return Comparison(
-        before=figures(before),
-        after=figures(after),
+        before=replace(figures(before), side=sides[0], score=judged[0]),
+        after=replace(figures(after), side=sides[1], score=judged[1]),
         gone=gone,
         new=new,
         kept=kept,
@@ -118,6 +105,8 @@ def compare(before: Report, after: Report) -> Comparison:
         optimizer=after.optimizer,
         thresholds=after.thresholds,
         kept_from=tuple(a for a, _ in moved),
+        gain=gain(*judged),
+        notes=differences(sides, judged, known),
     )
 
 
@@ -145,54 +134,6 @@ def pairs(
         if near is not None:
             left.remove(near)
             yield finding, near
-
-
-def figures(report: Report) -> Figures:
-    """Returns the figures of a report that a comparison shows."""
-    flow = report.audit.flow if report.audit is not None else None
-    attenuation = flow.attenuation if flow is not None else None
-    return Figures(
-        status=report.status,
-        attenuation=attenuation.value if attenuation is not None else None,
-        spread=_spread(flow) if flow is not None else None,
-        saturated=_saturated(flow, gates=False) if flow is not None else None,
-        saturated_gate=_saturated(flow, gates=True) if flow is not None else None,
-        variation=flow.output_variation if flow is not None else None,
-        errors=report.count("error"),
-        warnings=report.count("warning"),
-    )
-
-
-def _spread(flow: GradientFlow) -> float | None:
-    layers = [layer for layer in flow.layers if layer.weighted]
-    if any(layer.zero_gradient for layer in layers):
-        return math.inf
-    values = [
-        layer.attenuation.value for layer in layers if layer.attenuation is not None
-    ]
-    return max(values) - min(values) if len(values) > 1 else None
-
-
-def _saturated(flow: GradientFlow, *, gates: bool) -> float | None:
-    """Returns the largest share of saturated elements, of gates or of the others.
-
-    What is a gate, and what can saturate, is as VG301 judges it: the state of a plain
-    recurrent layer is an activation.
-    """
-    shares = [
-        layer.activation.saturated
-        for layer in flow.layers
-        if layer.activation is not None
-        and layer.activation.bounded
-        and layer.activation.gate == gates
-    ]
-    shares += [
-        gate.saturated
-        for cell in flow.recurrences
-        for gate in cell.gates
-        if gate.kind != "relu" and (gate.name != "state") == gates
-    ]
-    return max(shares, default=None)
 
 
 def _rank(level: Level) -> int:
