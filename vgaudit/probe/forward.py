@@ -20,7 +20,7 @@ from vgaudit.plain import visible
 from vgaudit.probe import provenance
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.follow import Follower
-from vgaudit.probe.misfit import misfit_hint, names_hint
+from vgaudit.probe.misfit import misfit_hint, misfit_place, names_hint, wanted
 from vgaudit.probe.naming import class_of
 from vgaudit.probe.state import Twin
 from vgaudit.probe.tensors import cast, differentiable, tensors_in
@@ -217,13 +217,8 @@ def failure(error: Exception, model: nn.Module, recorder: Watcher) -> Exception:
         for size, kind in recorder.recording.last_inputs.get(path, [])[:_SHOWN]
     )
     shape = f" on input {given}" if given else ""
-    wants = "".join(
-        f"; it takes {getattr(module, name)} input {word}"
-        for name, word in (("in_features", "features"), ("in_channels", "channels"))
-        if hasattr(module, name)
-    )
     return CannotRun(
-        f"{place(error, model)} failed{shape}{wants}: {first_line(error)}",
+        f"{place(error, model)} failed{shape}{wanted(module)}: {first_line(error)}",
         hint=_failure_hint(error),
     )
 
@@ -250,11 +245,15 @@ def _failure_hint(error: Exception) -> str:
 def failed_call(error: Exception) -> CannotRun:
     """Returns what to tell of an error that came out of a call of the model."""
     text = (str(error).splitlines() or [""])[0]
+    own = raised_hint(error)
+    where = "" if own else misfit_place(error)
     return CannotRun(
-        f"the model fails on its data: {type(error).__name__}: {visible(text)}",
-        hint=raised_hint(error)
+        f"the model fails on its data: {type(error).__name__}: {visible(text)}"
+        + (f", in {where}" if where else ""),
+        hint=own
         or misfit_hint(error)
-        or "check the shape of the inputs; `vgaudit scan` names the layer",
+        or "check the shape of the inputs"
+        + ("" if where else "; `vgaudit scan` names the layer"),
     )
 
 

@@ -7,6 +7,7 @@ The traceback of a failed call holds the modules that were entered and what they
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import traceback
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,32 @@ class _Call:
 def misfit_hint(error: BaseException) -> str:
     """Returns how names or types of the data differ from the model's; else nothing."""
     return names_hint(error) or _of_inputs(error) or _of_types(error)
+
+
+def misfit_place(error: BaseException) -> str:
+    """Returns in which module a call failed, on what, and what it takes; else nothing.
+
+    Such as ``n.0 (Linear) on input [64, 5] float32; it takes 6 input features``.
+    """
+    calls = list(_calls(error))
+    if not calls:
+        return ""
+    whole, last = calls[0].module, calls[-1]
+    named = whole.named_modules(remove_duplicate=False)
+    path = next((name for name, module in named if module is last.module), "")
+    found = itertools.islice(tensors_in((last.args, last.kwargs)), _SHOWN)
+    given = ", ".join(f"{list(t.shape)} {_name(t.dtype)}" for t in found)
+    where = f"{visible(path) or 'the model'} ({class_of(last.module).__name__})"
+    return where + (f" on input {given}" if given else "") + wanted(last.module)
+
+
+def wanted(module: nn.Module) -> str:
+    """Returns how many features or channels a layer takes, as the end of a sentence."""
+    return "".join(
+        f"; it takes {getattr(module, name)} input {word}"
+        for name, word in (("in_features", "features"), ("in_channels", "channels"))
+        if hasattr(module, name)
+    )
 
 
 def names_hint(error: BaseException) -> str:

@@ -15,19 +15,19 @@ from vgaudit.data.batch import Batch, Loss
 from vgaudit.data.losses import check_labels
 from vgaudit.data.losses.outputs import own_loss
 from vgaudit.data.normed import has_batch_norm
-from vgaudit.data.seeding import private_random
 from vgaudit.errors import BadConfig, CannotRun, VgauditError
 from vgaudit.flow import Audit, GradientFlow, Target
 from vgaudit.job import DataOptions, ProbeOptions
+from vgaudit.plain import visible
 from vgaudit.probe import probe
 from vgaudit.probe.placing import parse_device
-from vgaudit.probe.state import untouched
 from vgaudit.retraining import Progress, Retraining, RetrainOptions
 from vgaudit.training import methods
 from vgaudit.training.campaign import Campaign, Surroundings, Trained
 from vgaudit.training.course import Course
 from vgaudit.training.crew import ALONE, Crew
-from vgaudit.training.metrics import forward, metric_of, without_metric
+from vgaudit.training.door import check_validation, first_pass, naming
+from vgaudit.training.metrics import metric_of, without_metric
 from vgaudit.training.samples import Samples
 from vgaudit.training.split import Feed, feed
 from vgaudit.training.unused import unused
@@ -105,6 +105,7 @@ def train(task: Task, around: Surroundings, crew: Crew = ALONE) -> Finished:
     _check_parts(fed, options, crew)
     look = fed.look(task.data.batches, _LOOK)
     loss = chosen_loss(task, model, look[0], home)
+    check_validation(fed, model, loss, home)
     measurement = Measurement(look, fed.facts(), loss, task.probe)
     around.say("measuring before")
     before = measurement.audit(model, task.target) if crew.first else None
@@ -243,24 +244,19 @@ def chosen_loss(
     """
     if task.loss == "jacobian":
         raise BadConfig("training needs a loss", hint="leave out --loss jacobian")
-    told = data.guesses_told(task.samples.notes)
-    with told, untouched(model, device), private_random():
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        model.eval()
-        try:
-            output, labels = forward(model, batch, device)
-        finally:
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+    told, spec = data.guesses_told(task.samples.notes), visible(task.samples.spec)
+    with told:
+        with naming(spec):
+            output, labels = first_pass(model, batch, device)
         labelled = labels is not None or own_loss(output) is not None
         loss = data.resolve_loss(task.loss, labelled, first=(output, labels))
         if loss is None:
             raise CannotRun(
-                f"{task.samples.spec} has no labels, and training needs them",
+                f"{spec} has no labels, and training needs them",
                 hint="give (inputs, labels), or --loss output for a model with its own",
             )
-        check_labels(output, labels, loss)
+        with naming(spec):
+            check_labels(output, labels, loss)
     return data.settled(loss)
 
 
