@@ -66,8 +66,7 @@ def convert(
         skip: globs on those to leave.
         preserve: keep the function to the last bit, or fail.
         limit: L; by default that of the activation.
-        options: all options of a conversion, in place of ``to`` to ``limit``; what is
-            given in both places must agree.
+        options: all options; replaces ``to`` to ``limit``, which may not contradict.
         data_options: number of batches, batch size, seed, input shapes.
         probe_options: how to measure.
         compare: scan before and after.
