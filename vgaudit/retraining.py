@@ -139,6 +139,8 @@ class Epoch:
         layers: the recorded flow, nearest the input first.
         figures: what the method reports of itself (phase shares of SDAGD,
             relaxation gap of RAI, learning factor of MOLF).
+        finish: no pass over the data, but what the method does after the last one
+            (RAI aligns the network to its targets); numbered as the next.
     """
 
     number: int
@@ -152,6 +154,7 @@ class Epoch:
     attenuation: float | None = None
     layers: tuple[LayerGradient, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    finish: bool = False
 
     @property
     def uniformity(self) -> float | None:
@@ -211,6 +214,11 @@ class Run:
     def kept(self) -> Epoch:
         """The epoch whose weights were kept."""
         return next(epoch for epoch in self.epochs if epoch.number == self.best)
+
+    @property
+    def passes(self) -> int:
+        """Epochs of training: passes over the data, all of them or a part."""
+        return sum(epoch.number > 0 and not epoch.finish for epoch in self.epochs)
 
     @property
     def wander(self) -> float | None:

@@ -256,3 +256,25 @@ def test_tables_of_any_number_of_runs_fit_80_columns(done, controls) -> None:
         lines = [line for b in blocks for line in b if line.startswith(f"{label} ")]
         cells = " ".join(line.removeprefix(label) for line in lines).split()
         assert cells == " ".join(rows[label]).split()
+
+
+def test_what_a_method_does_in_the_end_is_no_epoch() -> None:
+    asked = options("rai", epochs=2, valid_split=0.5, settings={"mode": "reference"})
+    done = record(net(), asked)
+    last = done.run.epochs[-1]
+    kept = "end" if last.number == done.run.best else str(done.run.best)
+    text = words.render(done, None, form="text").splitlines()
+    page = read(words.render(done, None, form="html"))
+
+    assert [False, False, False, True] == [e.finish for e in done.run.epochs]
+    assert last.steps == 2
+    assert text[0].startswith("trained with rai: 2 epochs, 2 steps")
+    table_of = text.index("  end: what rai does after the last epoch")
+    rows = [line.lstrip("* ").split()[0] for line in text[table_of - 4 : table_of]]
+    assert ["0", "1", "2", "end"] == rows
+    row = next(line for line in text if line.startswith("epoch "))
+    assert ["epoch", "0", kept] == row.split()[:3]
+    lead = page.one("p", "lead").text
+    assert "2 epochs, 2 steps on 60 samples; what rai does after them was kept" in lead
+    columns, *_ = table(page, "What rai reports of itself")
+    assert ["", "end (kept)"] == columns

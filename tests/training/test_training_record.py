@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,9 @@ from vgaudit.judge import judge
 from vgaudit.plain import to_plain
 from vgaudit.reports import retraining as words
 from vgaudit.retraining import Epoch, LayerGradient, Run
+from vgaudit.training import methods, optimizers
 from vgaudit.training.campaign import Surroundings
+from vgaudit.training.method import Entry, StepOutcome
 from vgaudit.training.methods import control
 from vgaudit.training.recorder import Recorder, weights_of
 from vgaudit.training.verdict import against
@@ -213,3 +216,33 @@ def test_a_control_takes_the_budget_and_its_own_settings() -> None:
     assert control("sgd", asked).lr is None
     with pytest.raises(BadConfig, match="'beta' is not NAME=VALUE"):
         control("adam:beta", asked)
+
+
+class Tired:
+    """A method that takes nine steps and leaves out all others."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.left = inner, 9
+
+    def step(self, *args: Any, **kwargs: Any) -> StepOutcome:
+        self.left -= 1
+        if self.left < 0:
+            return StepOutcome(loss=math.nan, skipped="the loss is NaN")
+        found: StepOutcome = self.inner.step(*args, **kwargs)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_an_epoch_without_steps_is_not_called_one_of_another_loss(monkeypatch) -> None:
+    tired = Entry(build=lambda setup: Tired(optimizers.adam(setup)))
+    monkeypatch.setitem(methods._GRADIENT, "adam", tired)
+    run = record(net(), options("adam", batch_size=12)).run
+    notes = " ".join(run.notes)
+
+    assert [0, 9, 9, 9] == [epoch.steps for epoch in run.epochs]
+    assert [0, 0, 9, 9] == [epoch.skipped for epoch in run.epochs]
+    assert all(epoch.layers for epoch in run.epochs)
+    assert "where every step of an epoch was left out" in notes
+    assert "none of the ordinary loss" not in notes

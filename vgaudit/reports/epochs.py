@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vgaudit.reports.runs import NOTHING, decades_cell, metric_cell, number_cell
+from vgaudit.reports.runs import (
+    NOTHING,
+    decades_cell,
+    epoch_cell,
+    metric_cell,
+    number_cell,
+)
 from vgaudit.retraining import Epoch, Retraining, Run
 
 LEAST = 4
@@ -25,6 +31,8 @@ def rows(done: Retraining, top: int) -> Iterator[str]:
         else:
             hidden += part
             yield f"  {'…':>5}"
+    if done.run.epochs[-1].finish:
+        yield f"  end: what {done.run.name} does after the last epoch"
     if hidden:
         total = len(done.run.epochs)
         yield f"  … stands for {hidden:,} of {total:,} epochs; --format json has all"
@@ -67,7 +75,7 @@ def _chosen(run: Run, top: int) -> set[int]:
 def _row(epoch: Epoch, done: Retraining) -> str:
     mark = "*" if epoch.number == done.run.best else " "
     return (
-        f"{mark} {epoch.number:>5} {number_cell(epoch.train_loss):>10} "
+        f"{mark} {epoch_cell(epoch):>5} {number_cell(epoch.train_loss):>10} "
         f"{number_cell(epoch.valid_loss):>10} {metric_cell(epoch.metric, done):>8} "
         f"{decades_cell(epoch.attenuation):>11} {decades_cell(epoch.spread):>11} "
         f"{epoch.skipped or NOTHING:>7} {epoch.seconds:>7.1f}"

@@ -142,7 +142,7 @@ def parse(record: object) -> Retraining:
 
 def _head(done: Retraining) -> Iterator[str]:
     last = done.run.epochs[-1]
-    steps = f"{count(last.number, 'epoch')}, {count(last.steps, 'step')}"
+    steps = f"{count(done.run.passes, 'epoch')}, {count(last.steps, 'step')}"
     yield f"trained with {done.run.name}: {steps}, loss {visible(done.loss)}"
     yield (
         f"trained on {done.split.train:,} samples; validated on "

@@ -11,6 +11,8 @@ from vgaudit.rules.wording import decades, number
 
 NOTHING = "–"
 FAILED = "failed"
+END = "end"
+"""Stands for the number of an epoch that is none, but what a method does in the end."""
 
 MEANING = (
     "Uniformity over layers: gradient spread is the decades between the largest and "
@@ -49,7 +51,7 @@ def side_by_side(done: Retraining) -> list[Row]:
         _row(
             done, "gradient uniformity, decades", lambda e: decades_cell(e.uniformity)
         ),
-        _row(done, "epoch", lambda e: NOTHING if e is converted else str(e.number)),
+        _row(done, "epoch", lambda e: NOTHING if e is converted else epoch_cell(e)),
     ]
     runs = (done.run, *done.controls)
     untrained = (NOTHING,) * len(_untrained(done))
@@ -80,10 +82,19 @@ def told(run: Run) -> tuple[tuple[str, Epoch], ...]:
     """
     said = [epoch for epoch in run.epochs if epoch.figures]
     kept = [epoch for epoch in said if epoch.number == run.best]
-    found = [(f"epoch {epoch.number} (kept)", epoch) for epoch in kept]
+    found = [(f"{_named(epoch)} (kept)", epoch) for epoch in kept]
     if said and said[-1] not in kept:
-        found.append((f"epoch {said[-1].number}", said[-1]))
+        found.append((_named(said[-1]), said[-1]))
     return tuple(found)
+
+
+def _named(epoch: Epoch) -> str:
+    return END if epoch.finish else f"epoch {epoch.number}"
+
+
+def epoch_cell(epoch: Epoch) -> str:
+    """Returns the number of an epoch; of what ends a training, that it does."""
+    return END if epoch.finish else str(epoch.number)
 
 
 def number_cell(value: float | None) -> str:

@@ -34,6 +34,10 @@ FROM_SCANS = (
     "the gradients of the layers are those of the network at the end of an epoch, "
     "where its steps took none of the ordinary loss"
 )
+WITHOUT_STEPS = (
+    "where every step of an epoch was left out, the gradients of the layers are those "
+    "of the network at its end"
+)
 
 
 class Runner:
@@ -227,7 +231,8 @@ class Runner:
         flow = self._scan(number, delivered=delivered)
         if not layers and flow is not None:
             layers = from_flow(flow, self._weights, self._names)
-            self._note(FROM_SCANS)
+            idle = standing.skipped and standing.taken == standing.done[-1].steps
+            self._note(WITHOUT_STEPS if idle else FROM_SCANS)
         scores = self._judge.scores(self._trainee)
         spent = time.monotonic() - self._since
         standing.close(
@@ -243,6 +248,7 @@ class Runner:
                 attenuation=_attenuation(flow),
                 layers=layers,
                 figures=self._method.figures(),
+                finish=delivered,
             )
         )
         self._run_seconds += 0.0 if delivered else spent

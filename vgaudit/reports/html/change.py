@@ -277,9 +277,12 @@ def _trained(done: Retraining) -> str:
     epochs = done.run.epochs
     last = epochs[-1] if epochs else None
     steps = f", {count(last.steps, 'step')}" if last is not None else ""
-    trained = count(last.number if last is not None else 0, "epoch")
+    trained = count(done.run.passes, "epoch")
     samples = count(done.split.train, "sample")
-    return f"{trained}{steps} on {samples}; epoch {done.run.best} was kept."
+    kept = f"epoch {done.run.best} was kept"
+    if last is not None and last.finish:
+        kept = f"what {called(done.run.name)} does after them was kept"
+    return f"{trained}{steps} on {samples}; {kept}."
 
 
 def _beside(done: Retraining) -> Iterator[Table]:
