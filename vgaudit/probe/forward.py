@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vgaudit.data.batch import Batch, Loss
 from vgaudit.errors import CannotRun, NothingMeasured, VgauditError
-from vgaudit.plain import visible
+from vgaudit.plain import kind_of, visible
 from vgaudit.probe import provenance
 from vgaudit.probe.capture import Recorder
 from vgaudit.probe.follow import Follower
@@ -147,7 +147,7 @@ def select(value: Any, output: str | None) -> Any:
         return value[output] if isinstance(value, Mapping) else getattr(value, output)
     except (KeyError, IndexError, AttributeError, TypeError) as error:
         raise CannotRun(
-            f"the model's output has no {output!r}; it is a {type(value).__name__}",
+            f"the model's output has no {output!r}; it is {kind_of(value)}",
             hint="choose an index or key that the output has, or leave --output out",
         ) from error
 

@@ -16,7 +16,7 @@ from vgaudit import __version__
 from vgaudit.errors import CannotLoad
 from vgaudit.findings import Report
 from vgaudit.flow import Audit, Interval
-from vgaudit.plain import to_plain, visible
+from vgaudit.plain import kind_of, to_plain, visible
 from vgaudit.reports.escaping import inert_json
 from vgaudit.typed import Mismatch, adapter, typed
 
@@ -152,7 +152,7 @@ def _record(text: str) -> dict[str, Any]:
         ) from error
     if not isinstance(record, dict):
         raise CannotLoad(
-            f"not a JSON report: a {type(record).__name__} and no object",
+            f"not a JSON report: {kind_of(record)} and no object",
             hint="give a file written by --report json=PATH",
         )
     return record

@@ -26,7 +26,8 @@ class NonfiniteWeight(Rule):
         no optimizer step repairs it.
 
     False alarms:
-        None known. A buffer of zeros and −∞ is taken for the attention mask it is.
+        None known. Infinity in a buffer is none, an attention mask or a best loss so
+        far, unless the buffer lies among running statistics.
 
     Treatments:
         Go back to an earlier checkpoint. If training produced it, lower the

@@ -12,6 +12,7 @@ from vgaudit.data.batch import Batch
 from vgaudit.data.losses.outputs import main_output
 from vgaudit.errors import CannotRewrite
 from vgaudit.nn import PiecewiseLinear
+from vgaudit.plain import kind_of
 from vgaudit.training.adact.network import OneHidden
 
 HINT = "--solver gradient trains models of any depth"
@@ -60,7 +61,7 @@ def linear_layers(model: nn.Module) -> list[nn.Linear]:
             continue
         if any(id(p) not in known for p in own):
             raise CannotRewrite(
-                f"'{name or type(module).__name__}' is a {type(module).__name__}: the "
+                f"'{name or type(module).__name__}' is {kind_of(module)}: the "
                 "classic solver trains one hidden linear layer",
                 hint=HINT,
             )
