@@ -72,6 +72,14 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         fixed(sick(6), task(600), other, folder=tmp_path, resume=True)
 
 
+def test_other_data_of_the_same_name_and_size_are_refused(tmp_path: Path) -> None:
+    x, y = task(600)
+    fixed(sick(6), (x, y), OPTIONS, folder=tmp_path, stop=Stop(70))
+
+    with pytest.raises(BadConfig, match="contents of the data"):
+        fixed(sick(6), (-x, y), OPTIONS, folder=tmp_path, resume=True)
+
+
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     fixed(sick(6), task(600), OPTIONS, folder=tmp_path, stop=Stop(70))
     path = tmp_path / "fix.json"

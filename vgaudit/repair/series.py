@@ -29,7 +29,8 @@ from vgaudit.repair.selection import rounds
 from vgaudit.repair.sharing import ONE, Sharing
 from vgaudit.repair.watching import Stoppable
 from vgaudit.training.campaign import Surroundings
-from vgaudit.training.checkpoint import Interrupted
+from vgaudit.training.checkpoint import CONTENTS, Interrupted
+from vgaudit.training.contents import contents
 from vgaudit.training.weights import digest, put, snapshot
 
 LONE = "best of all"
@@ -206,6 +207,7 @@ def identity_of(bench: Bench, options: FixOptions) -> dict[str, str]:
     return {
         "weights of the model": digest(bench.model)[:16],
         "data": bench.fed.train.spec,
+        CONTENTS: contents(bench.fed.train),
         "training samples": str(bench.fed.split.train),
         "loss": bench.loss.name,
         "device": bench.device.type,
