@@ -16,12 +16,19 @@ from benchmarks.detection.tasks import task
 from vgaudit.api import describe
 from vgaudit.errors import CannotRewrite, CannotRun
 from vgaudit.findings import Optimizer
-from vgaudit.fixing import FAMILIES, Attempt, Family, Fixing, FixOptions
+from vgaudit.fixing import (
+    FAMILIES,
+    Attempt,
+    Family,
+    Fixing,
+    FixOptions,
+    first_best,
+    keeper,
+)
 from vgaudit.job import DataOptions, ProbeOptions
 from vgaudit.judge import DEFAULT
 from vgaudit.repair.fix import Asked, fix, searched
 from vgaudit.repair.ledger import Ledger
-from vgaudit.repair.verdict import first_best, keeper
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training.campaign import Surroundings
 from vgaudit.training.opening import samples_of

@@ -10,7 +10,7 @@ import pytest
     [
         ("vgaudit ga", 1, {"gate"}),
         ("vgaudit check --de", 2, {"--debug", "--deep", "--device"}),
-        ("vgaudit schema ", 2, {"check", "report", "retrain"}),
+        ("vgaudit schema ", 2, {"check", "compare", "report", "retrain"}),
         ("vgaudit scan m.pt --optimizer ", 4, {"adam", "sgd"}),
     ],
 )

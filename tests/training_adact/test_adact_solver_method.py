@@ -182,7 +182,7 @@ def rotated() -> nn.Module:
         ),
         (
             rotated(),
-            "'1' is a AutoRotatedLinear: the classic solver trains one hidden linear "
+            "'1' is an AutoRotatedLinear: the classic solver trains one hidden linear "
             "layer",
         ),
         (
