@@ -219,7 +219,7 @@ def static_section(static: StaticFlow | None) -> Iterator[RenderableType]:
     if len(found) > _MOST_STRETCHES:
         lines.append(f"… and {len(found) - _MOST_STRETCHES:,} more")
     if not lines:
-        lines = ["no two weight layers follow one another without norm or skip"]
+        lines = ["on the trunk no two weight layers follow without norm or skip"]
     for index, line in enumerate(lines):
         yield row("plain stretches" if index == 0 else "", Text(line))
     if static.predicted is not None:
