@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -240,3 +242,38 @@ def test_a_loss_of_nan_is_cured_by_new_weights(monkeypatch: pytest.MonkeyPatch) 
     assert done.kept == "reinit + adam"
     failed = [a.arm for a in done.attempts if a.failure]
     assert "plain adam, lr 0.001" in failed
+
+
+def test_a_step_is_timed_without_the_first_the_slowest_and_the_validation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+
+    def pass_(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    class Clocked:
+        choosing = None
+
+        def start(self, _arm: object, _seed: int) -> tuple[nn.Module, tuple[()]]:
+            return nn.Identity(), ()
+
+        def runner(self, _turn: object, model: nn.Module, watch: Any) -> Any:
+            def run() -> None:
+                # A slow first step, two quick ones, one disturbed; then the epoch ends.
+                for seconds in (9.0, 1.0, 1.0, 50.0, 100.0):
+                    pass_(seconds)
+                    watch.step(None)
+
+            return SimpleNamespace(run=run, model=model)
+
+        def score(self, _model: nn.Module, _rows: object) -> None:
+            pass_(2.0)
+
+    monkeypatch.setattr(planning.time, "monotonic", lambda: now)
+    bench: Any = Clocked()
+    cost = planning.timed(bench, candidates.sweep(1)[0], 0)
+
+    assert planning.TIMED == 4
+    assert (cost.step, cost.validation) == (1.0, 2.0)

@@ -95,7 +95,9 @@ def timed(bench: Bench, arm: Arm, seed: int) -> Cost:
     ended = time.monotonic()
     bench.score(runner.model, bench.choosing)
     validation = time.monotonic() - ended
-    step = median(later - before for before, later in pairwise(watch.at))
+    # The clock ticks once more, after the validation.
+    steps = pairwise(watch.at[:TIMED])
+    step = median(later - before for before, later in steps)
     once = max(ended - began - 2 * validation - TIMED * step, 0.0)
     return Cost(once, validation, step)
 
