@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vgaudit.data.batch import Batch
+from vgaudit.data.batch import Batch, Loss
 from vgaudit.data.losses import counted, mean_of, settled
 from vgaudit.errors import CannotRun, VgauditError
 from vgaudit.optim.sharding import local
@@ -101,10 +101,8 @@ class GradientTraining:
     def _backward(self, batch: Batch, parts: int, weight: float) -> float:
         """Adds the gradient of the mean loss, part by part, and returns the loss."""
         total: Tensor | None = None
-        pieces = list(split(batch, parts))
-        counts = [counted(self._setup.loss, part) for part in pieces]
-        whole = sum(counts)
-        for number, (part, count) in enumerate(zip(pieces, counts, strict=True), 1):
+        pieces, whole = weighed(self._setup.loss, batch, parts)
+        for number, (part, count) in enumerate(pieces, 1):
             last = number == len(pieces)
             # Also a part in which nothing counts is one operation of all ranks.
             share = weight * count / whole if count else 0.0
@@ -232,6 +230,19 @@ def _finite(grads: Sequence[Tensor]) -> bool:
         bool(torch.isfinite(torch.stack(torch._foreach_norm(group, math.inf))).all())
         for group in kinds.values()
     )
+
+
+def weighed(
+    loss: Loss, batch: Batch, parts: int
+) -> tuple[list[tuple[Batch, float]], float]:
+    """Returns a batch in parts, each with what its mean loss weighs, and their sum.
+
+    Raises:
+        CannotRun: as ``split``.
+    """
+    pieces = list(split(batch, parts))
+    counts = [counted(loss, part) for part in pieces]
+    return list(zip(pieces, counts, strict=True)), sum(counts)
 
 
 def split(batch: Batch, parts: int) -> Iterator[Batch]:

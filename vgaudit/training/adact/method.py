@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from vgaudit.data.batch import Batch, Loss
-from vgaudit.data.losses import counted, mean_of, settled
+from vgaudit.data.losses import mean_of, settled
 from vgaudit.errors import CannotRun
 from vgaudit.retraining import RetrainOptions
 from vgaudit.training.adact.matching import features, linear_layers, parts_of
 from vgaudit.training.adact.patterns import Patterns
 from vgaudit.training.adact.solver import Iteration, Plan, ThreeSteps
-from vgaudit.training.gradient import split
+from vgaudit.training.gradient import weighed
 from vgaudit.training.method import Entry, Prepared, Setup, StepOutcome
 from vgaudit.training.methods import with_activations
 from vgaudit.training.settings import read_settings
@@ -82,13 +82,12 @@ class Classic:
         """Returns the user's loss, hidden inputs and targets of all samples."""
         pieces = max(parts, math.ceil(batch.size / ROWS))
         loss, inputs, targets = 0.0, [], []
-        parted = list(split(batch, pieces))
-        counts = [counted(self._setup.loss, part) for part in parted]
-        for part, count in zip(parted, counts, strict=True):
+        parted, whole = weighed(self._setup.loss, batch, pieces)
+        for part, count in parted:
             x, output = features(self._setup.model, self._parts, part)
             # vgaudit's losses refuse outputs that no gradient could come of.
             found = mean_of(self._setup.loss, output.requires_grad_(), part)
-            loss += found.item() * count / sum(counts)
+            loss += found.item() * count / whole
             inputs.append(x)
             targets.append(targets_of(self._setup.loss, part.labels, output.detach()))
         return loss, torch.cat(inputs), torch.cat(targets)

@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vgaudit.data.batch import Batch
-from vgaudit.data.losses import counted
-from vgaudit.training.gradient import GradientTraining, split
+from vgaudit.training.gradient import GradientTraining, split, weighed
 from vgaudit.training.method import Setup, StepOutcome
 from vgaudit.training.rai.gap import forward_loss, measure_gap
 from vgaudit.training.rai.minibatch import Inference, TargetTable
@@ -39,10 +38,8 @@ class TargetTraining(GradientTraining, ABC):
     def _backward(self, batch: Batch, parts: int, weight: float) -> float:
         self._parts = parts
         total, start = 0.0, 0
-        pieces = list(split(batch, parts))
-        counts = [counted(self._setup.loss, part) for part in pieces]
-        whole = sum(counts)
-        for part, count in zip(pieces, counts, strict=True):
+        pieces, whole = weighed(self._setup.loss, batch, parts)
+        for part, count in pieces:
             share = weight * part.size / batch.size
             more = count * batch.size / (whole * part.size) if whole else 1.0
             with self._relaxation.emphasising(more):
